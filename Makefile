@@ -1,0 +1,44 @@
+# A thin door to ./lab and waf.  Everything is compiled inside the lab's root,
+# against the Samba it runs; "make install" builds for the Samba of this
+# machine instead (it needs that Samba's build dependencies, see README).
+
+RELEASE ?= trixie
+LAB_RUN  = LAB_RELEASE=$(RELEASE) ./lab run
+
+ifeq ($(HERE),)
+
+all:
+	@$(LAB_RUN) /hvrs/tests/lab/build
+
+demo check bench fuzz:
+	@tests/lab/$@ $(ARGS)
+
+install:
+	@$(MAKE) HERE=1 HVRS_OUT=build/waf/here install
+
+else
+
+SAMBA ?= /usr/src/hvrs-samba
+HVRS_OUT ?= build/waf/$(RELEASE)
+export HVRS_OUT
+WAF = python3 $(SAMBA)/tree/buildtools/bin/waf
+
+all: configured
+	@$(WAF) build
+
+configured:
+	@samba/prepare $(SAMBA)
+	@cmp -s $(SAMBA)/version $(HVRS_OUT)/samba-version || { \
+		mkdir -p $(HVRS_OUT) && \
+		$(WAF) configure --samba=$(SAMBA) && \
+		cp $(SAMBA)/version $(HVRS_OUT)/samba-version; }
+
+install: all
+	@$(WAF) install --destdir=$(DESTDIR)
+
+endif
+
+clean:
+	rm -rf build/waf
+
+.PHONY: all demo check bench fuzz install configured clean

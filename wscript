@@ -1,0 +1,151 @@
+# Build of hvrs, by the waf that comes with Samba's source.  Each room gets only
+# the include paths it may use: lib/ sees lib/; samba/ sees Samba besides;
+# modules/ and rpc_server/ see samba/ and lib/; tools/ sees lib/.
+# "make" calls this inside the lab's root, "make install" on this machine.
+
+import os
+
+APPNAME = 'hvrs'
+VERSION = '0.1'
+
+top = '.'
+out = os.environ.get('HVRS_OUT', 'build/waf/here')
+
+SERIES = '4.22'
+SUITES = ('check-unit', 'check-fuzz', 'fuzz')
+WARNINGS = ('-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes '
+            '-Wpointer-arith -Wwrite-strings -Wformat=2 -Werror').split()
+# What Samba's own headers do not live up to.
+SAMBA_WARNINGS = ('-Wno-unused-parameter -Wno-sign-compare '
+                  '-Wno-missing-field-initializers -Wno-shadow '
+                  '-Wno-strict-prototypes -Wno-discarded-qualifiers').split()
+SANITIZE = ['-fsanitize=address,undefined', '-fno-sanitize-recover=all',
+            '-fno-omit-frame-pointer', '-g', '-O1']
+
+
+def options(opt):
+    opt.load('compiler_c')
+    opt.add_option('--samba', default='/usr/src/hvrs-samba',
+                   help='folder made by samba/prepare [%default]')
+
+
+def configure(conf):
+    conf.load('compiler_c')
+    conf.find_program('clang', var='CLANG', mandatory=False)
+    conf.find_program('pkgconf', var='PKGCONFIG')
+    samba = conf.options.samba
+    try:
+        version = open(os.path.join(samba, 'version')).read().strip()
+    except OSError:
+        conf.fatal('%s holds no prepared Samba; run samba/prepare' % samba)
+    conf.start_msg('Samba the modules are built for')
+    plain = version.split(':')[-1]
+    if not plain.startswith(SERIES + '.'):
+        conf.end_msg(plain, 'RED')
+        conf.fatal('Samba %s is not supported: hvrs is built for %s'
+                   % (plain, SERIES))
+    conf.end_msg(plain)
+    tree = os.path.join(samba, 'tree')
+    conf.env.SAMBA_TREE = tree
+    conf.env.INCLUDES_SAMBA = [os.path.join(tree, d) for d in (
+        'bin/default/include', 'bin/default', 'bin/default/librpc',
+        'bin/default/source3/librpc', 'bin/default/source3', '.', 'source3',
+        'source3/include', 'source3/lib', 'include', 'lib', 'lib/replace')]
+    conf.env.CFLAGS = ['-std=gnu11', '-g', '-O2', '-D_FILE_OFFSET_BITS=64',
+                       '-D_GNU_SOURCE=1', '-fstack-protector-strong',
+                       '-DHVRS_VERSION="%s"' % VERSION] + WARNINGS
+    conf.env.CFLAGS_SAMBA = ['-D_SAMBA_BUILD_=4', '-DHAVE_CONFIG_H=1',
+                             '-D__STDC_WANT_LIB_EXT1__=1',
+                             '-DHVRS_SAMBA_SERIES="%s"' % SERIES,
+                             '-DHVRS_SAMBA_BUILT="%s"' % plain]
+    for lib in ('talloc', 'tevent', 'liburing', 'cmocka', 'libsmb2', 'popt',
+                'jansson', 'libcap'):
+        conf.check_cfg(package=lib, args='--cflags --libs',
+                       uselib_store=lib.upper())
+    conf.env.VFSDIR = _modules_dir(conf)
+
+
+def _modules_dir(conf):
+    text = conf.cmd_and_log(['smbd', '-b'], quiet=True)
+    for line in text.splitlines():
+        if line.strip().startswith('MODULESDIR:'):
+            return os.path.join(line.split(':', 1)[1].strip(), 'vfs')
+    conf.fatal('"smbd -b" does not tell its MODULESDIR')
+
+
+def _folders(bld, room):
+    node = bld.path.find_dir(room)
+    if node is None:
+        return []
+    return sorted(n for n in node.listdir()
+                  if os.path.isdir(os.path.join(node.abspath(), n)))
+
+
+def build(bld):
+    libs = 'TALLOC TEVENT LIBURING'
+    lib_sources = bld.path.ant_glob('lib/**/*.c')
+    if lib_sources:
+        bld.stlib(target='hvrs_lib', source=lib_sources, includes='lib',
+                  cflags=['-fPIC', '-fvisibility=hidden'], use=libs)
+    _modules(bld, libs)
+    _tools(bld, libs)
+    if bld.cmd == 'install':
+        return
+    _unit_tests(bld, libs, lib_sources)
+    _fuzz_targets(bld, lib_sources)
+
+
+def _modules(bld, libs):
+    sources = bld.path.ant_glob('modules/*.c samba/*.c')
+    if not sources:
+        return
+    bld.shlib(target='modules/hvrs', source=sources,
+              includes='modules samba lib',
+              cflags=['-fPIC', '-fvisibility=hidden'] + SAMBA_WARNINGS,
+              linkflags=['-Wl,-z,now', '-Wl,-z,relro', '-Wl,--as-needed'],
+              use='hvrs_lib SAMBA ' + libs,
+              install_path=None)
+    bld.env.cshlib_PATTERN = '%s.so'
+    bld.install_as(os.path.join(bld.env.VFSDIR, 'hvrs.so'), 'modules/hvrs.so')
+    for part in ('hvrs_fsctl', 'hvrs_extents'):
+        bld.symlink_as(os.path.join(bld.env.VFSDIR, part + '.so'), 'hvrs.so')
+
+
+def _tools(bld, libs):
+    uses = {'hvrs-check': 'LIBSMB2 POPT JANSSON', 'hvrs-vhd': 'POPT JANSSON'}
+    for name in _folders(bld, 'tools'):
+        sources = bld.path.ant_glob('tools/%s/*.c' % name)
+        if sources:
+            bld.program(target='bin/' + name,
+                        source=sources, includes='lib tools/' + name,
+                        use='hvrs_lib %s %s' % (uses.get(name, ''), libs),
+                        lib=['pthread'], install_path='/usr/bin')
+
+
+def _unit_tests(bld, libs, lib_sources):
+    tests = bld.path.ant_glob('tests/unit/test_*.c')
+    if not tests:
+        return
+    bld.stlib(target='hvrs_lib_check',
+              source=lib_sources + bld.path.ant_glob('tests/support/*.c'),
+              includes='lib tests', cflags=SANITIZE, use=libs,
+              idx=101, install_path=None)
+    for test in tests:
+        bld.program(target='unit/' + test.name[:-2], source=[test],
+                    includes='lib tests', cflags=SANITIZE,
+                    linkflags=SANITIZE, idx=101,
+                    use='hvrs_lib_check CMOCKA ' + libs, install_path=None)
+
+
+def _fuzz_targets(bld, lib_sources):
+    for test in bld.path.ant_glob('tests/fuzz/fuzz_*.c'):
+        name = test.name[:-2]
+        sources = [test] + lib_sources + \
+            bld.path.ant_glob('tests/support/*.c')
+        bld(rule='${CLANG} -std=gnu11 -g -O1 -D_GNU_SOURCE=1 '
+                 '-fsanitize=fuzzer,address,undefined '
+                 '-fno-sanitize-recover=all -I%s -I%s -o ${TGT} ${SRC} '
+                 '-lcmocka -ltalloc -ltevent -luring'
+                 % (bld.path.find_dir('lib').abspath(),
+                    bld.path.find_dir('tests').abspath()),
+            source=sources, target='fuzz/' + name, name=name, shell=False)
