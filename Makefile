@@ -8,7 +8,7 @@ LAB_RUN  = LAB_RELEASE=$(RELEASE) ./lab run
 ifeq ($(HERE),)
 
 all:
-	@$(LAB_RUN) /hvrs/tests/lab/build
+	@$(LAB_RUN) /hvrs/tests/lab/build WAFFLAGS=$(WAFFLAGS)
 
 demo check bench fuzz:
 	@tests/lab/$@ $(ARGS)
@@ -24,7 +24,7 @@ export HVRS_OUT
 WAF = python3 $(SAMBA)/tree/buildtools/bin/waf
 
 all: configured
-	@$(WAF) build
+	@$(WAF) build $(WAFFLAGS)
 
 configured:
 	@samba/prepare $(SAMBA)
@@ -33,8 +33,8 @@ configured:
 		$(WAF) configure --samba=$(SAMBA) && \
 		cp $(SAMBA)/version $(HVRS_OUT)/samba-version; }
 
-install: all
-	@$(WAF) install --destdir=$(DESTDIR)
+install: configured
+	@$(WAF) install $(WAFFLAGS) --destdir=$(DESTDIR)
 
 endif
 

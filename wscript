@@ -59,7 +59,7 @@ def configure(conf):
                              '-DHVRS_SAMBA_SERIES="%s"' % SERIES,
                              '-DHVRS_SAMBA_BUILT="%s"' % plain]
     for lib in ('talloc', 'tevent', 'liburing', 'cmocka', 'libsmb2', 'popt',
-                'jansson', 'libcap'):
+                'jansson', 'libcap', 'nettle'):
         conf.check_cfg(package=lib, args='--cflags --libs',
                        uselib_store=lib.upper())
     conf.env.VFSDIR = _modules_dir(conf)
@@ -112,7 +112,7 @@ def _modules(bld, libs):
 
 
 def _tools(bld, libs):
-    uses = {'hvrs-check': 'LIBSMB2 POPT JANSSON', 'hvrs-vhd': 'POPT JANSSON'}
+    uses = {'hvrs-check': 'LIBSMB2 NETTLE POPT JANSSON', 'hvrs-vhd': 'POPT JANSSON'}
     for name in _folders(bld, 'tools'):
         sources = bld.path.ant_glob('tools/%s/*.c' % name)
         if sources:

@@ -1,0 +1,263 @@
+/*
+ * The option table.  A new option is one row here and one entry in the man
+ * page hvrs(8); a test compares the two.
+ */
+#include "option/option.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fnmatch.h>
+#include <string.h>
+#include <strings.h>
+
+static const struct option_row rows[OPTION_COUNT] = {
+	[OPTION_TRIM] = {
+		.name = "trim", .kind = OPTION_SWITCH, .feature = true,
+		.standard = "auto",
+		.help = "FSCTL_FILE_LEVEL_TRIM frees blocks, and the volume "
+			"says that trim is enabled",
+	},
+	[OPTION_ZERO_DATA] = {
+		.name = "zero data", .kind = OPTION_SWITCH, .feature = true,
+		.standard = "auto",
+		.help = "FSCTL_SET_ZERO_DATA with all of its rules, without "
+			"holding up other requests",
+	},
+	[OPTION_ZERO_DATA_FREES] = {
+		.name = "zero data frees", .kind = OPTION_SWITCH,
+		.standard = "auto",
+		.help = "zeroed ranges of files without the sparse attribute "
+			"are freed; auto: unless strict allocate = yes",
+	},
+	[OPTION_BLOCK_CLONING] = {
+		.name = "block cloning", .kind = OPTION_SWITCH,
+		.feature = true, .standard = "auto",
+		.help = "FSCTL_DUPLICATE_EXTENTS_TO_FILE and _EX where the "
+			"file system can share blocks",
+	},
+	[OPTION_SPARSE] = {
+		.name = "sparse", .kind = OPTION_SWITCH, .feature = true,
+		.standard = "auto",
+		.help = "FSCTL_SET_SPARSE and FSCTL_QUERY_ALLOCATED_RANGES "
+			"with all of their rules",
+	},
+	[OPTION_SPARSE_VDL] = {
+		.name = "sparse vdl", .kind = OPTION_SWITCH, .feature = true,
+		.standard = "auto",
+		.help = "the volume announces FILE_SUPPORTS_SPARSE_VDL, so "
+			"that virtual disks may be sparse files",
+	},
+	[OPTION_DISK_ATTRIBUTES] = {
+		.name = "virtual disk attributes", .kind = OPTION_SWITCH,
+		.feature = true, .standard = "auto",
+		.help = "virtual disk files never show the attributes "
+			"compressed and encrypted, nor sparse without sparse "
+			"vdl",
+	},
+	[OPTION_DISK_FILES] = {
+		.name = "virtual disk files", .kind = OPTION_PATTERNS,
+		.standard = "*.vhd *.vhdx *.vhds *.avhd *.avhdx *.vhdpmem "
+			"*.vmcx *.vmrs *.vmgs *.rct *.mrt *.vsv *.bin *.iso",
+		.help = "names of the files that virtual disk attributes is "
+			"about",
+	},
+	[OPTION_SECTOR_SIZES] = {
+		.name = "sector sizes", .kind = OPTION_SWITCH,
+		.feature = true, .standard = "auto",
+		.help = "the volume tells its true cluster size, and sectors "
+			"of 512 logical and 4096 physical bytes",
+	},
+	[OPTION_INTEGRITY] = {
+		.name = "integrity information", .kind = OPTION_SWITCH,
+		.feature = true, .standard = "auto",
+		.help = "FSCTL_GET_INTEGRITY_INFORMATION and _SET answer as a "
+			"volume without checksums; auto: with block cloning",
+	},
+	[OPTION_FILE_REGIONS] = {
+		.name = "file regions", .kind = OPTION_SWITCH,
+		.feature = true, .standard = "auto",
+		.help = "FSCTL_QUERY_FILE_REGIONS",
+	},
+	[OPTION_CORE_HOOKS] = {
+		.name = "core hooks", .kind = OPTION_SWITCH, .global = true,
+		.standard = "auto",
+		.help = "re-point the few calls inside smbd that have no VFS "
+			"hook",
+	},
+};
+
+const struct option_row *option_row_get(enum option_id id)
+{
+	return &rows[id];
+}
+
+/* The next byte of a name that counts, in lower case; 0 at its end. */
+static int name_next(const char **name)
+{
+	while (isspace((unsigned char)**name)) {
+		*name += 1;
+	}
+	if (**name == '\0') {
+		return 0;
+	}
+	return tolower((unsigned char)*(*name)++);
+}
+
+static bool name_equal(const char *a, const char *b)
+{
+	int x = 0;
+
+	do {
+		x = name_next(&a);
+		if (x != name_next(&b)) {
+			return false;
+		}
+	} while (x != 0);
+	return true;
+}
+
+int option_find(const char *name, enum option_id *_id)
+{
+	size_t i = 0;
+
+	for (i = 0; i < OPTION_COUNT; i++) {
+		if (name_equal(rows[i].name, name)) {
+			*_id = (enum option_id)i;
+			return 0;
+		}
+	}
+	return -ENOENT;
+}
+
+/* Edit distance of two names of at most 63 counting bytes. */
+static size_t name_distance(const char *a, const char *b)
+{
+	size_t row[64] = {};
+	size_t columns = 0;
+	size_t i = 0;
+	char text[64] = {};
+	int x = 0;
+
+	while (columns < 63 && (x = name_next(&b)) != 0) {
+		text[columns++] = (char)x;
+	}
+	for (i = 0; i <= columns; i++) {
+		row[i] = i;
+	}
+	while ((x = name_next(&a)) != 0) {
+		size_t diagonal = row[0]++;
+
+		for (i = 1; i <= columns; i++) {
+			size_t best = diagonal + (text[i - 1] != x);
+
+			if (row[i] + 1 < best) {
+				best = row[i] + 1;
+			}
+			if (row[i - 1] + 1 < best) {
+				best = row[i - 1] + 1;
+			}
+			diagonal = row[i];
+			row[i] = best;
+		}
+	}
+	return row[columns];
+}
+
+const char *option_nearest(const char *name)
+{
+	const char *nearest = NULL;
+	size_t least = 4;
+	size_t i = 0;
+
+	for (i = 0; i < OPTION_COUNT; i++) {
+		size_t distance = name_distance(name, rows[i].name);
+
+		if (distance < least && distance < strlen(rows[i].name)) {
+			least = distance;
+			nearest = rows[i].name;
+		}
+	}
+	return nearest;
+}
+
+int option_switch_parse(const char *text, enum option_switch *_value)
+{
+	static const struct {
+		const char *word;
+		enum option_switch value;
+	} words[] = {
+		{ "auto", OPTION_AUTO },
+		{ "yes", OPTION_YES }, { "true", OPTION_YES },
+		{ "on", OPTION_YES }, { "1", OPTION_YES },
+		{ "no", OPTION_NO }, { "false", OPTION_NO },
+		{ "off", OPTION_NO }, { "0", OPTION_NO },
+	};
+	size_t i = 0;
+
+	for (i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (strcasecmp(text, words[i].word) == 0) {
+			*_value = words[i].value;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+const char *option_kind_accepts(enum option_kind kind)
+{
+	switch (kind) {
+	case OPTION_SWITCH:
+		return "auto, yes or no";
+	case OPTION_PATTERNS:
+		return "file name patterns separated by spaces, such as "
+			"\"*.vhdx *.vhd\"";
+	}
+	return "";
+}
+
+/* Takes the next item of a list; false at its end. */
+static bool patterns_next(const char **list, const char **_item,
+			  size_t *_length)
+{
+	*list += strspn(*list, " \t,");
+	*_item = *list;
+	*_length = strcspn(*list, " \t,");
+	*list += *_length;
+	return *_length > 0;
+}
+
+int option_patterns_validate(const char *patterns)
+{
+	const char *item = NULL;
+	size_t length = 0;
+	size_t count = 0;
+
+	while (patterns_next(&patterns, &item, &length)) {
+		if (length > 255 || memchr(item, '/', length) != NULL) {
+			return -EINVAL;
+		}
+		count += 1;
+	}
+	return count > 0 ? 0 : -EINVAL;
+}
+
+bool option_patterns_match(const char *patterns, const char *path)
+{
+	const char *base = strrchr(path, '/');
+	const char *item = NULL;
+	size_t length = 0;
+	char pattern[256] = {};
+
+	base = base != NULL ? base + 1 : path;
+	while (patterns_next(&patterns, &item, &length)) {
+		if (length >= sizeof(pattern)) {
+			continue;
+		}
+		memcpy(pattern, item, length);
+		pattern[length] = '\0';
+		if (fnmatch(pattern, base, FNM_CASEFOLD | FNM_NOESCAPE) == 0) {
+			return true;
+		}
+	}
+	return false;
+}

@@ -1,0 +1,90 @@
+/*
+ * The table of smb.conf options of hvrs: names, kinds, defaults, and how a
+ * value is read.  What reads smb.conf itself is in samba/; this room knows
+ * only text.
+ */
+#ifndef HVRS_OPTION_OPTION_H
+#define HVRS_OPTION_OPTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum option_kind {
+	OPTION_SWITCH,		/* auto, yes or no */
+	OPTION_PATTERNS,	/* file name patterns, separated by spaces */
+};
+
+enum option_switch {
+	OPTION_NO = 0,
+	OPTION_YES = 1,
+	OPTION_AUTO = 2,
+};
+
+/* Rows of the table, in its order. */
+enum option_id {
+	OPTION_TRIM,
+	OPTION_ZERO_DATA,
+	OPTION_ZERO_DATA_FREES,
+	OPTION_BLOCK_CLONING,
+	OPTION_SPARSE,
+	OPTION_SPARSE_VDL,
+	OPTION_DISK_ATTRIBUTES,
+	OPTION_DISK_FILES,
+	OPTION_SECTOR_SIZES,
+	OPTION_INTEGRITY,
+	OPTION_FILE_REGIONS,
+	OPTION_CORE_HOOKS,
+	OPTION_COUNT
+};
+
+struct option_row {
+	const char *name;	/* as after "hvrs:" in smb.conf */
+	enum option_kind kind;
+	bool feature;		/* "no" takes the whole feature away */
+	bool global;		/* belongs into [global], not into a share */
+	const char *standard;	/* the default, as text */
+	const char *help;	/* one line for an administrator */
+};
+
+/*
+ * The row of an option; id must be below OPTION_COUNT.
+ */
+const struct option_row *option_row_get(enum option_id id);
+
+/*
+ * Finds an option by its name, ignoring case and white space as smb.conf does.
+ * Returns 0 and the id, or -ENOENT.
+ */
+int option_find(const char *name, enum option_id *_id);
+
+/*
+ * Names the option whose name comes nearest to a misspelt one, or NULL where
+ * none is near.
+ */
+const char *option_nearest(const char *name);
+
+/*
+ * Reads a switch: auto; yes, true, on, 1; no, false, off, 0; in any case.
+ * Returns 0 and the value, or -EINVAL with *_value untouched.
+ */
+int option_switch_parse(const char *text, enum option_switch *_value);
+
+/*
+ * What the values of a kind look like, for a message.
+ */
+const char *option_kind_accepts(enum option_kind kind);
+
+/*
+ * Whether a list of patterns ("*.vhdx *.vhd") is well formed: not empty, no
+ * '/', every item at most 255 bytes.  Returns 0 or -EINVAL.
+ */
+int option_patterns_validate(const char *patterns);
+
+/*
+ * Whether the last component of a path matches one of the patterns, ignoring
+ * the case of ASCII letters ('*' and '?' as in the shell).
+ */
+bool option_patterns_match(const char *patterns, const char *path);
+
+#endif

@@ -1,0 +1,195 @@
+/*
+ * What the files of modules/ share: the share a tree connect goes to, one
+ * FSCTL in progress, and the hooks each feature gives to the hook table.
+ */
+#ifndef HVRS_MODULES_HVRS_H
+#define HVRS_MODULES_HVRS_H
+
+#include "samba.h"
+
+#include "option/option.h"
+
+/* The parts that can be named alone in "vfs objects". */
+#define HVRS_PART_FSCTL		0x1	/* vfs objects = hvrs_fsctl */
+#define HVRS_PART_EXTENTS	0x2	/* vfs objects = hvrs_extents */
+#define HVRS_PART_ALL		0x3	/* vfs objects = hvrs */
+
+/* What the share's file system was seen to do when the client connected. */
+struct hvrs_probe {
+	bool local;		/* a file of this machine's kernel */
+	bool punch;		/* holes can be punched */
+	bool seek;		/* holes can be found */
+	bool clone;		/* blocks can be shared */
+	uint32_t cluster;	/* bytes, a power of two */
+};
+
+/* One tree connect with hvrs on it; owned by the connection. */
+struct hvrs_share {
+	const char *name;
+	uint32_t parts;
+	struct hvrs_probe probe;
+	enum option_switch asked[OPTION_COUNT];
+	bool on[OPTION_COUNT];	/* what auto and the parts come to */
+	const char *disk_files;
+};
+
+/* The share of a handle, or NULL where the connect was passed by. */
+struct hvrs_share *hvrs_share(struct vfs_handle_struct *handle);
+
+/*
+ * Sets up the share of a tree connect: reads its options, probes its file
+ * system, and gives smbd the parameters that go with them.  Logs what it
+ * finds wrong in smb.conf.  NULL without memory.
+ */
+struct hvrs_share *hvrs_share_create(TALLOC_CTX *mem_ctx,
+				     struct connection_struct *conn,
+				     uint32_t parts);
+
+/*
+ * Gives smbd the parameters of hvrs_sectors.c again where a reload of
+ * smb.conf took them away.
+ */
+void hvrs_sectors_apply(const struct hvrs_share *share,
+			struct connection_struct *conn);
+
+/* Edits FileFsSectorSizeInformation: the trim flag (hvrs_sectors.c). */
+void hvrs_sectors_fs_info(const struct hvrs_share *share, uint16_t level,
+			  uint8_t *data, size_t length);
+
+/* Probes the file system of a directory, as root for the open alone. */
+void hvrs_probe(const char *directory, struct hvrs_probe *_probe);
+
+/* ---- one FSCTL ------------------------------------------------------------ */
+
+struct hvrs_job;
+
+struct hvrs_call {
+	struct vfs_handle_struct *handle;
+	const struct hvrs_share *share;
+	struct files_struct *fsp;
+	uint32_t code;
+	uint16_t flags2;
+	const uint8_t *in;
+	size_t in_length;
+	uint32_t max_out;
+	TALLOC_CTX *mem_ctx;		/* of the output */
+	uint8_t *out;
+	uint32_t out_length;
+	struct smbd_smb2_request *smb2req;	/* NULL without core hooks */
+	struct hvrs_job *job;		/* set by a handler that needs one */
+};
+
+/*
+ * Work on files that may take long: "work" runs in a thread (or in place,
+ * without core hooks) and touches nothing but the job; "finish" runs in
+ * smbd's own thread as the connected user and makes the answer.
+ */
+struct hvrs_job {
+	void (*work)(struct hvrs_job *job);
+	NTSTATUS (*finish)(struct hvrs_call *call, struct hvrs_job *job);
+	struct files_struct *other;	/* a second file that must stay open */
+	int fd;
+	bool sync;		/* make it durable before the answer */
+	bool modifies;		/* changes the content of the file */
+	int error;		/* errno of the work, 0 when it went well */
+	bool stop;		/* the client is gone: end early */
+};
+
+/*
+ * A job on the file of a call, as the first member of a larger structure:
+ *	struct x *x = (struct x *)hvrs_job_create(call, sizeof(*x), "struct x");
+ * NULL without memory.
+ */
+struct hvrs_job *hvrs_job_create(struct hvrs_call *call, size_t size,
+				 const char *type);
+
+/* The usual finish: the job's error as a status, no output. */
+NTSTATUS hvrs_job_finish(struct hvrs_call *call, struct hvrs_job *job);
+
+/* Whether a job shall end early; safe in its thread. */
+bool hvrs_job_stopped(struct hvrs_job *job);
+
+/*
+ * fallocate(2) of a long range in pieces that leave others a chance at the
+ * file.  Returns 0 or an errno.
+ */
+int hvrs_job_fallocate(struct hvrs_job *job, int mode, uint64_t offset,
+		       uint64_t length);
+
+/* Writes zeros to a range.  Returns 0 or an errno. */
+int hvrs_job_write_zeros(struct hvrs_job *job, uint64_t offset,
+			 uint64_t length);
+
+/* The piece a long operation takes next, after one that took so long. */
+uint64_t hvrs_job_piece(uint64_t piece, uint64_t nanoseconds);
+uint64_t hvrs_job_now(void);
+
+/* A negative errno of lib/fsctl or a positive one of a system call. */
+NTSTATUS hvrs_status(int error);
+
+/* Tries the file for a byte-range lock that forbids writing a range. */
+bool hvrs_range_locked(struct files_struct *fsp, uint64_t offset,
+		       uint64_t length);
+
+/* STATUS of a write to this open: access, read-only share, directory. */
+NTSTATUS hvrs_check_write(struct files_struct *fsp);
+
+/* Gives the answer room; false without memory. */
+bool hvrs_call_output(struct hvrs_call *call, size_t length);
+
+/* Fresh size and attributes of a file. */
+NTSTATUS hvrs_file_size(struct files_struct *fsp, uint64_t *_size);
+bool hvrs_file_sparse(struct files_struct *fsp);
+
+/* Handlers: hvrs_<feature>.c */
+NTSTATUS hvrs_trim(struct hvrs_call *call);
+NTSTATUS hvrs_zero_data(struct hvrs_call *call);
+NTSTATUS hvrs_clone(struct hvrs_call *call);
+NTSTATUS hvrs_clone_ex(struct hvrs_call *call);
+NTSTATUS hvrs_set_sparse(struct hvrs_call *call);
+NTSTATUS hvrs_allocated_ranges(struct hvrs_call *call);
+NTSTATUS hvrs_integrity_get(struct hvrs_call *call);
+NTSTATUS hvrs_integrity_set(struct hvrs_call *call);
+NTSTATUS hvrs_integrity_set_ex(struct hvrs_call *call);
+NTSTATUS hvrs_file_regions(struct hvrs_call *call);
+
+/* What a zeroed range becomes on disk. */
+bool hvrs_zero_frees(const struct hvrs_share *share,
+		     struct files_struct *fsp);
+
+/* ---- the router (hvrs_fsctl.c) --------------------------------------------- */
+
+NTSTATUS hvrs_fsctl(struct vfs_handle_struct *handle, struct files_struct *fsp,
+		    TALLOC_CTX *ctx, uint32_t function, uint16_t req_flags,
+		    const uint8_t *in_data, uint32_t in_len,
+		    uint8_t **out_data, uint32_t max_out_len,
+		    uint32_t *out_len);
+bool hvrs_fsctl_ioctl(uint32_t code, struct tevent_context *ev,
+		      struct tevent_req *req,
+		      struct smbd_smb2_ioctl_state *state);
+
+/* ---- attributes of virtual disks (hvrs_attributes.c) ------------------------ */
+
+NTSTATUS hvrs_fget_dos_attributes(struct vfs_handle_struct *handle,
+				  struct files_struct *fsp, uint32_t *dosmode);
+NTSTATUS hvrs_fset_dos_attributes(struct vfs_handle_struct *handle,
+				  struct files_struct *fsp, uint32_t dosmode);
+struct tevent_req *hvrs_get_dos_attributes_send(
+	TALLOC_CTX *mem_ctx, struct tevent_context *ev,
+	struct vfs_handle_struct *handle, struct files_struct *dir_fsp,
+	struct smb_filename *smb_fname);
+NTSTATUS hvrs_get_dos_attributes_recv(struct tevent_req *req,
+				      struct vfs_aio_state *aio_state,
+				      uint32_t *dosmode);
+NTSTATUS hvrs_fget_compression(struct vfs_handle_struct *handle,
+			       TALLOC_CTX *mem_ctx, struct files_struct *fsp,
+			       uint16_t *format);
+NTSTATUS hvrs_set_compression(struct vfs_handle_struct *handle,
+			      TALLOC_CTX *mem_ctx, struct files_struct *fsp,
+			      uint16_t format);
+
+/* Whether a file's name is that of a virtual disk whose attributes we mind. */
+bool hvrs_is_disk_file(const struct hvrs_share *share,
+		       const struct files_struct *fsp);
+
+#endif

@@ -1,0 +1,286 @@
+/*
+ * A tree connect: options from smb.conf, what the file system can do, and
+ * what "auto" comes to.
+ */
+#include "hvrs.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+/* ---- options ---------------------------------------------------------------- */
+
+struct unknown_search {
+	const char *share;
+	bool global;
+};
+
+/* Called for every "hvrs:..." key; logs the ones that mean nothing here. */
+static bool report_unknown(const char *key, regmatch_t matches[],
+			   void *private_data)
+{
+	const struct unknown_search *search = private_data;
+	const char *name = key + matches[0].rm_eo;
+	const char *nearest = NULL;
+	enum option_id id = OPTION_COUNT;
+	int ret = option_find(name, &id);
+
+	if (ret == 0) {
+		if (option_row_get(id)->global && !search->global) {
+			DBG_ERR("hvrs: share %s: \"hvrs:%s\" belongs into "
+				"[global]; it has no effect here\n",
+				search->share, option_row_get(id)->name);
+		}
+		return false;
+	}
+	nearest = option_nearest(name);
+	DBG_ERR("hvrs: %s%s: unknown option \"%s\" in smb.conf has no effect%s"
+		"%s%s. The options are listed in hvrs(8) and by \"hvrsctl "
+		"options\"\n", search->global ? "" : "share ",
+		search->global ? "[global]" : search->share, key,
+		nearest != NULL ? "; did you mean \"hvrs:" : "",
+		nearest != NULL ? nearest : "", nearest != NULL ? "\"?" : "");
+	return false;
+}
+
+static void report_unknown_options(const char *share, int snum)
+{
+	struct unknown_search search = { .share = share };
+
+	lp_wi_scan_share_parametrics(snum, "^hvrs[[:space:]]*:", 1,
+				     report_unknown, &search);
+	search.global = true;
+	lp_wi_scan_global_parametrics("^hvrs[[:space:]]*:", 1, report_unknown,
+				      &search);
+}
+
+static void report_value(const char *share, const struct option_row *row,
+			 const char *text)
+{
+	DBG_ERR("hvrs: share %s: \"hvrs:%s = %s\" is not understood; accepted "
+		"is %s. The default \"%s\" is used\n", share, row->name, text,
+		option_kind_accepts(row->kind), row->standard);
+}
+
+static void read_options(struct hvrs_share *share, int snum)
+{
+	size_t i = 0;
+
+	for (i = 0; i < OPTION_COUNT; i++) {
+		const struct option_row *row = option_row_get(i);
+		const char *text = lp_parm_const_string(
+			snum, "hvrs", row->name, row->standard);
+		int ret = 0;
+
+		if (row->kind == OPTION_SWITCH) {
+			ret = option_switch_parse(text, &share->asked[i]);
+			if (ret != 0) {
+				option_switch_parse(row->standard,
+						    &share->asked[i]);
+			}
+		} else {
+			ret = option_patterns_validate(text);
+			share->disk_files = talloc_strdup(
+				share, ret == 0 ? text : row->standard);
+		}
+		if (ret != 0) {
+			report_value(share->name, row, text);
+		}
+	}
+}
+
+/* ---- the file system --------------------------------------------------------- */
+
+/* An unnamed file in the directory; -1 with errno where none can be made. */
+static int probe_file(const char *directory)
+{
+	char *name = NULL;
+	int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd != -1 || (errno != EOPNOTSUPP && errno != EISDIR)) {
+		return fd;
+	}
+	name = talloc_asprintf(talloc_tos(), "%s/.hvrs-probe-XXXXXX",
+			       directory);
+	if (name == NULL) {
+		errno = ENOMEM;
+		return -1;
+	}
+	fd = mkostemp(name, O_CLOEXEC);
+	if (fd != -1) {
+		unlink(name);
+	}
+	TALLOC_FREE(name);
+	return fd;
+}
+
+void hvrs_probe(const char *directory, struct hvrs_probe *_probe)
+{
+	struct hvrs_probe probe = { .cluster = 4096 };
+	struct file_clone_range clone = {};
+	struct statfs fs = {};
+	int source = -1;
+	int target = -1;
+	int saved = 0;
+
+	become_root();
+	source = probe_file(directory);
+	saved = errno;
+	target = probe_file(directory);
+	unbecome_root();
+	if (source == -1 || target == -1) {
+		DBG_NOTICE("hvrs: no file can be made in %s to see what its "
+			   "file system can do: %s\n", directory,
+			   strerror(source == -1 ? saved : errno));
+		goto done;
+	}
+	probe.local = fstatfs(source, &fs) == 0;
+	if (probe.local && fs.f_bsize >= 512 && fs.f_bsize <= 0x10000 &&
+	    (fs.f_bsize & (fs.f_bsize - 1)) == 0) {
+		probe.cluster = (uint32_t)fs.f_bsize;
+	}
+	if (ftruncate(source, 2 * probe.cluster) != 0 ||
+	    ftruncate(target, 2 * probe.cluster) != 0) {
+		goto done;
+	}
+	probe.punch = fallocate(source, FALLOC_FL_PUNCH_HOLE |
+				FALLOC_FL_KEEP_SIZE, 0, probe.cluster) == 0;
+	probe.seek = lseek(source, 0, SEEK_HOLE) == 0;
+	clone.src_fd = source;
+	clone.src_length = probe.cluster;
+	probe.clone = ioctl(target, FICLONERANGE, &clone) == 0;
+done:
+	if (source != -1) {
+		close(source);
+	}
+	if (target != -1) {
+		close(target);
+	}
+	*_probe = probe;
+}
+
+/* ---- what it comes to --------------------------------------------------------- */
+
+struct feature {
+	enum option_id id;
+	uint32_t part;
+	bool (*can)(const struct hvrs_share *share, int snum);
+	const char *lacks;	/* why "yes" cannot be had */
+};
+
+static bool can_punch(const struct hvrs_share *share, int snum)
+{
+	(void)snum;
+	return share->probe.punch;
+}
+
+static bool can_local(const struct hvrs_share *share, int snum)
+{
+	(void)snum;
+	return share->probe.local;
+}
+
+static bool can_clone(const struct hvrs_share *share, int snum)
+{
+	(void)snum;
+	return share->probe.clone;
+}
+
+static bool can_sparse(const struct hvrs_share *share, int snum)
+{
+	return share->probe.punch && share->probe.seek &&
+		lp_store_dos_attributes(snum);
+}
+
+static bool can_always(const struct hvrs_share *share, int snum)
+{
+	(void)share;
+	(void)snum;
+	return true;
+}
+
+static const struct feature features[] = {
+	{ OPTION_TRIM, HVRS_PART_FSCTL, can_punch,
+	  "the file system cannot punch holes" },
+	{ OPTION_ZERO_DATA, HVRS_PART_FSCTL, can_local,
+	  "the files are not on a file system of this machine" },
+	{ OPTION_BLOCK_CLONING, HVRS_PART_EXTENTS, can_clone,
+	  "the file system cannot share blocks between files (XFS made with "
+	  "reflink=1 and btrfs can)" },
+	{ OPTION_SPARSE, HVRS_PART_FSCTL, can_sparse,
+	  "the file system has no holes that can be found, or the share has "
+	  "store dos attributes = no" },
+	{ OPTION_SPARSE_VDL, HVRS_PART_FSCTL, can_sparse,
+	  "the file system has no holes that can be found, or the share has "
+	  "store dos attributes = no" },
+	{ OPTION_DISK_ATTRIBUTES, HVRS_PART_FSCTL, can_always, NULL },
+	{ OPTION_SECTOR_SIZES, HVRS_PART_FSCTL, can_local,
+	  "the files are not on a file system of this machine" },
+	{ OPTION_INTEGRITY, HVRS_PART_EXTENTS, can_always, NULL },
+	{ OPTION_FILE_REGIONS, HVRS_PART_FSCTL, can_always, NULL },
+};
+
+static void resolve(struct hvrs_share *share, int snum)
+{
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(features); i++) {
+		const struct feature *feature = &features[i];
+		enum option_switch asked = share->asked[feature->id];
+
+		if ((share->parts & feature->part) == 0 ||
+		    asked == OPTION_NO) {
+			continue;
+		}
+		share->on[feature->id] = feature->can(share, snum);
+		if (!share->on[feature->id] && asked == OPTION_YES) {
+			DBG_ERR("hvrs: share %s: hvrs:%s = yes cannot be had: "
+				"%s; it stays off\n", share->name,
+				option_row_get(feature->id)->name,
+				feature->lacks);
+		}
+	}
+	/* Freed blocks are not wanted where the share allocates up front. */
+	if (share->asked[OPTION_TRIM] == OPTION_AUTO &&
+	    lp_strict_allocate(snum)) {
+		share->on[OPTION_TRIM] = false;
+	}
+	if (share->asked[OPTION_INTEGRITY] == OPTION_AUTO) {
+		share->on[OPTION_INTEGRITY] = share->on[OPTION_BLOCK_CLONING];
+	}
+	share->on[OPTION_ZERO_DATA_FREES] =
+		share->asked[OPTION_ZERO_DATA_FREES] == OPTION_YES ||
+		(share->asked[OPTION_ZERO_DATA_FREES] == OPTION_AUTO &&
+		 !lp_strict_allocate(snum));
+}
+
+struct hvrs_share *hvrs_share_create(TALLOC_CTX *mem_ctx,
+				     struct connection_struct *conn,
+				     uint32_t parts)
+{
+	const struct loadparm_substitution *lp_sub =
+		loadparm_s3_global_substitution();
+	struct hvrs_share *share = talloc_zero(mem_ctx, struct hvrs_share);
+
+	if (share == NULL) {
+		return NULL;
+	}
+	share->parts = parts;
+	share->name = lp_servicename(share, lp_sub, SNUM(conn));
+	report_unknown_options(share->name, SNUM(conn));
+	read_options(share, SNUM(conn));
+	if (share->name == NULL || share->disk_files == NULL) {
+		TALLOC_FREE(share);
+		return NULL;
+	}
+	hvrs_probe(conn->connectpath, &share->probe);
+	resolve(share, SNUM(conn));
+	hvrs_sectors_apply(share, conn);
+	return share;
+}

@@ -1,0 +1,44 @@
+/*
+ * The calls inside smbd that have no VFS hook and that hvrs needs (DESIGN.md,
+ * "core hooks").  Each is a function that a module registers; without core
+ * hooks none is called and everything else works.
+ */
+#ifndef HVRS_SAMBA_HOOKS_H
+#define HVRS_SAMBA_HOOKS_H
+
+#include "samba.h"
+
+struct hooks_client {
+	/*
+	 * A file-system FSCTL that is about to be carried out on a file of a
+	 * disk share, as the connected user.  Returns true where it takes the
+	 * request: then it has finished req, or will, with state->out_output
+	 * set.  Returns false to leave it to smbd.
+	 */
+	bool (*ioctl)(uint32_t code, struct tevent_context *ev,
+		      struct tevent_req *req,
+		      struct smbd_smb2_ioctl_state *state);
+
+	/* Before file-system information of a tree connect is built. */
+	void (*fs_info_begin)(struct connection_struct *conn);
+
+	/*
+	 * After it was built: level is smbd's own, data of length bytes is what
+	 * will be sent.
+	 */
+	void (*fs_info_end)(struct connection_struct *conn, uint16_t level,
+			    uint8_t *data, size_t length);
+};
+
+/*
+ * Installs the hooks in this process, once; client must stay valid.  Logs one
+ * line where they cannot be installed.
+ */
+void hooks_install(const struct hooks_client *client);
+
+/*
+ * Whether the core hooks are at work in this process.
+ */
+bool hooks_active(void);
+
+#endif
