@@ -91,6 +91,7 @@ def build(bld):
     _tools(bld, libs)
     if bld.cmd == 'install':
         return
+    _bench(bld)
     _unit_tests(bld, libs, lib_sources)
     _fuzz_targets(bld, lib_sources)
 
@@ -120,6 +121,13 @@ def _tools(bld, libs):
                         source=sources, includes='lib tools/' + name,
                         use='hvrs_lib %s %s' % (uses.get(name, ''), libs),
                         lib=['pthread'], install_path='/usr/bin')
+
+
+def _bench(bld):
+    sources = bld.path.ant_glob('bench/*.c')
+    if sources:
+        bld.program(target='bin/bench-load', source=sources, use='LIBSMB2',
+                    install_path=None)
 
 
 def _unit_tests(bld, libs, lib_sources):

@@ -1,0 +1,559 @@
+/*
+ * The connection: libsmb2 as far as the open files, then plain requests on
+ * its socket ([MS-SMB2] 2.2).
+ */
+#include "client.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <smb2/smb2.h>
+#include <smb2/libsmb2.h>
+#include <smb2/libsmb2-raw.h>
+
+#define HEADER 64
+#define FRAME 4
+#define BODY_MAX 128
+#define BUFFER ((size_t)256 << 10)
+#define CREDIT_UNIT 65536u
+
+/* Named in the documentation of libsmb2 but in none of its headers. */
+#define SEC_NTLMSSP 1
+
+#define COMMAND_READ 8
+#define COMMAND_WRITE 9
+#define COMMAND_IOCTL 11
+#define COMMAND_QUERY_INFO 16
+
+struct client {
+	struct smb2_context *smb2;
+	uint8_t ids[CLIENT_FILES][16];
+	int fd;
+	uint64_t next_id;
+	uint32_t tree;
+	uint64_t session;
+	uint8_t *in;
+	size_t at, have;	/* unread bytes of "in" */
+};
+
+/* ---- bytes ------------------------------------------------------------------- */
+
+static void put16(uint8_t *to, uint16_t value)
+{
+	to[0] = (uint8_t)value;
+	to[1] = (uint8_t)(value >> 8);
+}
+
+static void put32(uint8_t *to, uint32_t value)
+{
+	put16(to, (uint16_t)value);
+	put16(to + 2, (uint16_t)(value >> 16));
+}
+
+static void put64(uint8_t *to, uint64_t value)
+{
+	put32(to, (uint32_t)value);
+	put32(to + 4, (uint32_t)(value >> 32));
+}
+
+static uint32_t get32(const uint8_t *from)
+{
+	return (uint32_t)from[0] | (uint32_t)from[1] << 8 |
+		(uint32_t)from[2] << 16 | (uint32_t)from[3] << 24;
+}
+
+static uint64_t get64(const uint8_t *from)
+{
+	return get32(from) | (uint64_t)get32(from + 4) << 32;
+}
+
+/* ---- receiving ----------------------------------------------------------------- */
+
+/* Makes at least "want" bytes available at client->in + client->at. */
+static int need(struct client *client, size_t want)
+{
+	if (client->at > 0 && client->at + want > BUFFER) {
+		memmove(client->in, client->in + client->at, client->have);
+		client->at = 0;
+	}
+	while (client->have < want) {
+		size_t end = client->at + client->have;
+		ssize_t got = recv(client->fd, client->in + end, BUFFER - end,
+				   0);
+
+		if (got == -1 && errno == EINTR) {
+			continue;
+		}
+		if (got <= 0) {
+			fprintf(stderr, "bench: the connection ended: %s\n",
+				got == 0 ? "closed" : strerror(errno));
+			return -1;
+		}
+		client->have += (size_t)got;
+	}
+	return 0;
+}
+
+static int skip(struct client *client, size_t bytes)
+{
+	size_t part = bytes < client->have ? bytes : client->have;
+
+	client->at += part;
+	client->have -= part;
+	bytes -= part;
+	if (client->have == 0) {
+		client->at = 0;
+	}
+	/* The payload of a read: nobody looks at it, so it is not copied. */
+	while (bytes > 0) {
+		ssize_t got = recv(client->fd, NULL, bytes, MSG_TRUNC);
+
+		if (got == -1 && errno == EINTR) {
+			continue;
+		}
+		if (got <= 0) {
+			fprintf(stderr, "bench: the connection ended\n");
+			return -1;
+		}
+		bytes -= (size_t)got;
+	}
+	return 0;
+}
+
+int client_receive(struct client *client, struct client_reply *_reply)
+{
+	const size_t least = FRAME + HEADER + 8;
+
+	for (;;) {
+		const uint8_t *frame = NULL;
+		const uint8_t *header = NULL;
+		struct client_reply reply = {};
+		uint32_t size = 0;
+		unsigned command = 0;
+
+		if (need(client, least) != 0) {
+			return -1;
+		}
+		frame = client->in + client->at;
+		size = (uint32_t)frame[1] << 16 | (uint32_t)frame[2] << 8 |
+			frame[3];
+		header = frame + FRAME;
+		reply.status = get32(header + 8);
+		reply.id = get64(header + 24);
+		command = header[12];
+		if (get32(header) != 0x424D53FE || size < HEADER + 8) {
+			fprintf(stderr, "bench: no SMB2 message\n");
+			return -1;
+		}
+		if (command == COMMAND_READ || command == COMMAND_WRITE) {
+			reply.length = get32(header + HEADER + 4);
+		}
+		if (skip(client, FRAME + size) != 0) {
+			return -1;
+		}
+		/* An oplock break or an interim answer is not what we want. */
+		if (reply.id == UINT64_MAX ||
+		    reply.status == CLIENT_PENDING) {
+			continue;
+		}
+		*_reply = reply;
+		return 0;
+	}
+}
+
+/* ---- sending ------------------------------------------------------------------- */
+
+static int send_all(struct client *client, struct iovec *iov, size_t count)
+{
+	while (count > 0) {
+		struct msghdr message = { .msg_iov = iov, .msg_iovlen = count };
+		ssize_t sent = sendmsg(client->fd, &message, MSG_NOSIGNAL);
+
+		if (sent == -1 && errno == EINTR) {
+			continue;
+		}
+		if (sent == -1) {
+			fprintf(stderr, "bench: sending: %s\n",
+				strerror(errno));
+			return -1;
+		}
+		while (count > 0 && (size_t)sent >= iov->iov_len) {
+			sent -= (ssize_t)iov->iov_len;
+			iov++;
+			count--;
+		}
+		if (count > 0) {
+			iov->iov_base = (uint8_t *)iov->iov_base + sent;
+			iov->iov_len -= (size_t)sent;
+		}
+	}
+	return 0;
+}
+
+/* "payload" is how much goes one way or the other: it sets the credits. */
+static int request(struct client *client, uint8_t command, uint8_t *body,
+		   size_t length, const void *data, size_t data_length,
+		   uint32_t payload, uint64_t *_id)
+{
+	uint8_t head[FRAME + HEADER] = {};
+	uint8_t *header = head + FRAME;
+	uint32_t charge = payload == 0 ? 1 : (payload - 1) / CREDIT_UNIT + 1;
+	size_t size = HEADER + length + data_length;
+	struct iovec iov[3] = {
+		{ head, sizeof(head) }, { body, length },
+		/* sendmsg only reads it */
+		{ (void *)(uintptr_t)data, data_length },
+	};
+
+	head[1] = (uint8_t)(size >> 16);
+	head[2] = (uint8_t)(size >> 8);
+	head[3] = (uint8_t)size;
+	put32(header, 0x424D53FE);
+	put16(header + 4, HEADER);
+	put16(header + 6, (uint16_t)charge);
+	header[12] = command;
+	put16(header + 14, (uint16_t)(charge + 16));
+	put64(header + 24, client->next_id);
+	put32(header + 36, client->tree);
+	put64(header + 40, client->session);
+	*_id = client->next_id;
+	client->next_id += charge;
+	return send_all(client, iov, data_length > 0 ? 3 : 2);
+}
+
+const uint8_t *client_file_id(const struct client *client, size_t file)
+{
+	return client->ids[file];
+}
+
+int client_read(struct client *client, size_t file, uint64_t offset,
+		uint32_t length, uint64_t *_id)
+{
+	uint8_t body[49] = {};
+
+	put16(body, 49);
+	body[2] = HEADER + 16;
+	put32(body + 4, length);
+	put64(body + 8, offset);
+	memcpy(body + 16, client->ids[file], 16);
+	return request(client, COMMAND_READ, body, sizeof(body), NULL, 0,
+		       length, _id);
+}
+
+int client_write(struct client *client, size_t file, uint64_t offset,
+		 const void *data, uint32_t length, uint64_t *_id)
+{
+	uint8_t body[48] = {};
+
+	put16(body, 49);
+	put16(body + 2, HEADER + sizeof(body));
+	put32(body + 4, length);
+	put64(body + 8, offset);
+	memcpy(body + 16, client->ids[file], 16);
+	return request(client, COMMAND_WRITE, body, sizeof(body), data,
+		       length, length, _id);
+}
+
+int client_ioctl(struct client *client, size_t file, uint32_t code,
+		 const void *in, uint32_t length, uint64_t *_id)
+{
+	uint8_t body[56] = {};
+
+	put16(body, 57);
+	put32(body + 4, code);
+	memcpy(body + 8, client->ids[file], 16);
+	put32(body + 24, HEADER + sizeof(body));
+	put32(body + 28, length);
+	put32(body + 44, 4096);
+	put32(body + 48, 1);	/* an FSCTL */
+	return request(client, COMMAND_IOCTL, body, sizeof(body), in, length,
+		       4096, _id);
+}
+
+int client_query(struct client *client, size_t file, uint64_t *_id)
+{
+	uint8_t body[41] = {};
+
+	put16(body, 41);
+	body[2] = 1;		/* about a file */
+	body[3] = 6;		/* FileInternalInformation */
+	put32(body + 4, 8);
+	memcpy(body + 24, client->ids[file], 16);
+	return request(client, COMMAND_QUERY_INFO, body, sizeof(body), NULL,
+		       0, 8, _id);
+}
+
+/* ---- opening ------------------------------------------------------------------- */
+
+struct opening {
+	uint8_t *id;
+	int status;
+	bool done;
+};
+
+static void opened(struct smb2_context *smb2, int status, void *data,
+		   void *private_data)
+{
+	struct opening *opening = private_data;
+	struct smb2_create_reply *reply = data;
+
+	(void)smb2;
+	opening->status = status;
+	opening->done = true;
+	if (status == 0) {
+		memcpy(opening->id, reply->file_id, 16);
+	}
+}
+
+/* Serves libsmb2 until a request is answered. */
+static int serve(struct smb2_context *smb2, const bool *done)
+{
+	while (!*done) {
+		struct pollfd wait = {
+			.fd = smb2_get_fd(smb2),
+			.events = (short)smb2_which_events(smb2),
+		};
+
+		if (poll(&wait, 1, 10000) <= 0 ||
+		    smb2_service(smb2, wait.revents) < 0) {
+			return -1;
+		}
+	}
+	return 0;
+}
+
+static int open_file(struct client *client, size_t index, const char *name)
+{
+	struct opening opening = { .id = client->ids[index] };
+	struct smb2_create_request create = {
+		.requested_oplock_level = SMB2_OPLOCK_LEVEL_BATCH,
+		.impersonation_level = SMB2_IMPERSONATION_IMPERSONATION,
+		.desired_access = SMB2_FILE_READ_DATA | SMB2_FILE_WRITE_DATA |
+			SMB2_FILE_READ_ATTRIBUTES | SMB2_FILE_WRITE_ATTRIBUTES,
+		.share_access = SMB2_FILE_SHARE_READ | SMB2_FILE_SHARE_WRITE,
+		.create_disposition = SMB2_FILE_OPEN,
+		.create_options = SMB2_FILE_NON_DIRECTORY_FILE,
+		.name = name,
+	};
+	struct smb2_pdu *pdu = smb2_cmd_create_async(client->smb2, &create,
+						     opened, &opening);
+
+	if (pdu == NULL) {
+		return -1;
+	}
+	smb2_queue_pdu(client->smb2, pdu);
+	if (serve(client->smb2, &opening.done) != 0 || opening.status != 0) {
+		fprintf(stderr, "bench: cannot open %s: %s\n", name,
+			smb2_get_error(client->smb2));
+		return -1;
+	}
+	return 0;
+}
+
+/* Only ever called when libsmb2 is torn down. */
+static void ignored(struct smb2_context *smb2, int status, void *data,
+		    void *private_data)
+{
+	(void)smb2;
+	(void)status;
+	(void)data;
+	(void)private_data;
+}
+
+/*
+ * One more request by libsmb2 whose answer is read here: its header holds
+ * what the requests that follow must carry.
+ */
+static int take_over(struct client *client)
+{
+	const uint8_t *frame = NULL;
+	int one = 1;
+	int flags = 0;
+	struct smb2_query_info_request query = {
+		.info_type = SMB2_0_INFO_FILE,
+		.file_info_class = SMB2_FILE_INTERNAL_INFORMATION,
+		.output_buffer_length = 8,
+	};
+	struct smb2_pdu *pdu = NULL;
+
+	memcpy(query.file_id, client->ids[0], 16);
+	pdu = smb2_cmd_query_info_async(client->smb2, &query, ignored, NULL);
+	if (pdu == NULL) {
+		return -1;
+	}
+	smb2_queue_pdu(client->smb2, pdu);
+	while ((smb2_which_events(client->smb2) & POLLOUT) != 0) {
+		if (smb2_service(client->smb2, POLLOUT) < 0) {
+			return -1;
+		}
+	}
+	client->fd = smb2_get_fd(client->smb2);
+	flags = fcntl(client->fd, F_GETFL);
+	if (flags == -1 ||
+	    fcntl(client->fd, F_SETFL, flags & ~O_NONBLOCK) == -1 ||
+	    setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &one,
+		       sizeof(one)) != 0 ||
+	    need(client, FRAME + HEADER) != 0) {
+		return -1;
+	}
+	frame = client->in + client->at;
+	client->next_id = get64(frame + FRAME + 24) + 1;
+	client->tree = get32(frame + FRAME + 36);
+	client->session = get64(frame + FRAME + 40);
+	return skip(client, FRAME + ((size_t)frame[2] << 8 | frame[3]));
+}
+
+int client_open(const struct client_where *where, const char *const *names,
+		size_t count, struct client **_client)
+{
+	struct client *client = calloc(1, sizeof(*client));
+	char server[32] = {};
+	size_t i = 0;
+
+	if (client == NULL || count > CLIENT_FILES) {
+		free(client);
+		return -1;
+	}
+	client->in = malloc(BUFFER);
+	client->smb2 = smb2_init_context();
+	if (client->in == NULL || client->smb2 == NULL) {
+		goto failed;
+	}
+	snprintf(server, sizeof(server), "127.0.0.1:%d", where->port);
+	smb2_set_version(client->smb2, SMB2_VERSION_0302);
+	smb2_set_security_mode(client->smb2, SMB2_NEGOTIATE_SIGNING_ENABLED);
+	smb2_set_authentication(client->smb2, SEC_NTLMSSP);
+	smb2_set_user(client->smb2, where->user);
+	smb2_set_password(client->smb2, where->password);
+	if (smb2_connect_share(client->smb2, server, where->share,
+			       where->user) != 0) {
+		fprintf(stderr, "bench: cannot connect to %s: %s\n",
+			where->share, smb2_get_error(client->smb2));
+		goto failed;
+	}
+	for (i = 0; i < count; i++) {
+		if (open_file(client, i, names[i]) != 0) {
+			goto failed;
+		}
+	}
+	if (take_over(client) != 0) {
+		fprintf(stderr, "bench: cannot take the connection over\n");
+		goto failed;
+	}
+	*_client = client;
+	return 0;
+failed:
+	if (client->smb2 != NULL) {
+		smb2_destroy_context(client->smb2);
+	}
+	free(client->in);
+	free(client);
+	return -1;
+}
+
+/* Just hangs up: the server closes what was open. */
+void client_close(struct client *client)
+{
+	if (client != NULL) {
+		smb2_destroy_context(client->smb2);
+		free(client->in);
+		free(client);
+	}
+}
+
+/* ---- the other end --------------------------------------------------------------- */
+
+/* The inode of the server's end of our connection, from /proc/net/tcp. */
+static unsigned long peer_inode(const struct client *client)
+{
+	struct sockaddr_in ours = {};
+	struct sockaddr_in theirs = {};
+	socklen_t size = sizeof(ours);
+	unsigned long found = 0;
+	char line[512] = {};
+	FILE *file = NULL;
+
+	if (getsockname(client->fd, (struct sockaddr *)&ours, &size) != 0 ||
+	    getpeername(client->fd, (struct sockaddr *)&theirs, &size) != 0) {
+		return 0;
+	}
+	file = fopen("/proc/net/tcp", "r");
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+		unsigned local = 0;
+		unsigned remote = 0;
+		unsigned long inode = 0;
+
+		if (sscanf(line, " %*d: %*x:%x %*x:%x %*x %*s %*s %*s %*d "
+			   "%*d %lu", &local, &remote, &inode) == 3 &&
+		    local == ntohs(theirs.sin_port) &&
+		    remote == ntohs(ours.sin_port)) {
+			found = inode;
+		}
+	}
+	if (file != NULL) {
+		fclose(file);
+	}
+	return found;
+}
+
+static bool holds_socket(const char *pid, const char *socket)
+{
+	char path[300] = {};
+	char target[64] = {};
+	struct dirent *entry = NULL;
+	bool holds = false;
+	DIR *dir = NULL;
+
+	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
+	dir = opendir(path);
+	while (dir != NULL && !holds && (entry = readdir(dir)) != NULL) {
+		ssize_t length = readlinkat(dirfd(dir), entry->d_name, target,
+					    sizeof(target) - 1);
+
+		if (length > 0) {
+			target[length] = '\0';
+			holds = strcmp(target, socket) == 0;
+		}
+	}
+	if (dir != NULL) {
+		closedir(dir);
+	}
+	return holds;
+}
+
+pid_t client_server(const struct client *client)
+{
+	unsigned long inode = peer_inode(client);
+	struct dirent *entry = NULL;
+	char socket[64] = {};
+	pid_t found = -1;
+	DIR *proc = NULL;
+
+	if (inode == 0) {
+		return -1;
+	}
+	snprintf(socket, sizeof(socket), "socket:[%lu]", inode);
+	proc = opendir("/proc");
+	while (proc != NULL && found == -1 &&
+	       (entry = readdir(proc)) != NULL) {
+		if (isdigit((unsigned char)entry->d_name[0]) &&
+		    holds_socket(entry->d_name, socket)) {
+			found = (pid_t)strtol(entry->d_name, NULL, 10);
+		}
+	}
+	if (proc != NULL) {
+		closedir(proc);
+	}
+	return found;
+}

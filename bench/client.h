@@ -1,0 +1,66 @@
+/*
+ * A fast SMB client for measuring: one connection, one share, raw READ,
+ * WRITE, IOCTL and QUERY_INFO with many requests under way.  libsmb2 logs on
+ * and opens the files; then the socket is driven from here, with one send and
+ * at most one receive a request, so that the client is not what is measured.
+ */
+#ifndef HVRS_BENCH_CLIENT_H
+#define HVRS_BENCH_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define CLIENT_FILES 4
+
+#define CLIENT_SUCCESS 0u
+#define CLIENT_PENDING 0x00000103u
+
+struct client;
+
+struct client_where {
+	const char *user;
+	const char *password;
+	int port;		/* of 127.0.0.1 */
+	const char *share;
+};
+
+struct client_reply {
+	uint64_t id;		/* of the request */
+	uint32_t status;
+	uint32_t length;	/* of a READ or a WRITE */
+};
+
+/*
+ * Logs on and opens files of the share, which must exist, for reading and
+ * writing with a batch oplock.  0, or -1 with a line on standard error.
+ */
+int client_open(const struct client_where *where, const char *const *names,
+		size_t count, struct client **_client);
+void client_close(struct client *client);
+
+/* The process of the server that serves this connection, -1 if unknown. */
+pid_t client_server(const struct client *client);
+
+/*
+ * Sends a request and tells its id.  "file" is the index of a name given to
+ * client_open.  0 or -1.
+ */
+int client_read(struct client *client, size_t file, uint64_t offset,
+		uint32_t length, uint64_t *_id);
+int client_write(struct client *client, size_t file, uint64_t offset,
+		 const void *data, uint32_t length, uint64_t *_id);
+int client_ioctl(struct client *client, size_t file, uint32_t code,
+		 const void *in, uint32_t length, uint64_t *_id);
+
+/* The 16 bytes that name an open file on the wire. */
+const uint8_t *client_file_id(const struct client *client, size_t file);
+
+/* A request that asks for eight bytes about a file: the bare round trip. */
+int client_query(struct client *client, size_t file, uint64_t *_id);
+
+/* Waits for the next reply that is final.  0 or -1. */
+int client_receive(struct client *client, struct client_reply *_reply);
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * What the measurements share: where to measure, clocks, files.  Each prints
+ * one JSON object a line; the Python files beside make figures of them.
+ */
+#ifndef HVRS_BENCH_LOAD_H
+#define HVRS_BENCH_LOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "client.h"
+
+#define TARGETS_MAX 4
+#define MILLISECOND ((uint64_t)1000000)
+#define SECOND ((uint64_t)1000000000)
+
+/* A share, and its directory on this machine. */
+struct target {
+	const char *share;
+	const char *directory;
+};
+
+struct load_options {
+	const char *user;
+	const char *password;
+	int port;
+	const char *operation;	/* read write, or trim zero clone */
+	bool random;
+	uint32_t size;		/* of one read or write */
+	uint32_t depth;
+	double seconds;
+	uint32_t rounds;
+	uint64_t length;	/* of a range */
+	uint32_t extents;
+	struct target targets[TARGETS_MAX];
+	size_t count;
+};
+
+/* The measurements: 0, or -1 with a line on standard error. */
+int io_measure(const struct load_options *options);
+int ranges_measure(const struct load_options *options);
+int beside_measure(const struct load_options *options);
+
+/* Nanoseconds of a clock that never goes back. */
+uint64_t load_now(void);
+
+/* CPU time a process has used so far, all of its threads; 0 if unknown. */
+uint64_t load_cpu(pid_t pid);
+
+/* A number that looks random, for choosing offsets. */
+uint64_t load_random(uint64_t *state);
+
+/* A connection to a share as the options say. */
+int load_connect(const struct load_options *options,
+		 const struct target *target, const char *const *names,
+		 size_t count, struct client **_client);
+
+/*
+ * Makes an empty file that belongs to the owner of the directory, as if a
+ * client had made it.  A descriptor or -1 with a line on standard error.
+ */
+int load_file(const struct target *target, const char *name);
+void load_unlink(const struct target *target, const char *name);
+
+/* Writes data that no file system can shrink. */
+int load_fill(int fd, uint64_t offset, uint64_t length);
+
+/*
+ * Makes a file of that length anew, of so many extents of equal size spread
+ * evenly over it with holes between, all on disk.
+ */
+int load_extents(int fd, uint64_t length, uint32_t extents);
+
+#endif

@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+"""Measures the lab's server: plain reads and writes, trim, zero and clone of
+ranges, and readers beside a long zero, each next to its yardstick.  Runs
+inside the lab ("make bench"); README.md beside tells the method."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from figures import Figure, in_pairs, median, table  # noqa: E402
+from plot import picture  # noqa: E402
+
+MIB = 1 << 20
+GIB = 1 << 30
+TIB = 1 << 40
+
+# rounds of: reads and writes, small ranges, many extents, beside; seconds of
+# one share in a round of reads and writes; extents of the fragmented file.
+EFFORTS = {
+    'quick': {'io': 16, 'seconds': 0.08, 'ranges': 40, 'many': 2,
+              'beside': 2, 'extents': 10000},
+    'full': {'io': 60, 'seconds': 0.12, 'ranges': 150, 'many': 3,
+             'beside': 5, 'extents': 100000},
+}
+
+IO = {
+    'title': 'Reads and writes',
+    'explained': 'operations a second on vm over those on the yardstick',
+    'value': 'vm', 'yardstick': 'plain',
+}
+SYNC = dict(IO, title='Writes against a share that syncs each of them',
+            explained='told, not judged: vm does not write through yet',
+            yardstick='plainsync')
+RANGES = {
+    'title': 'Trim, zero and clone',
+    'explained': 'time of the request over local call + one bare round trip',
+    'value': 'over SMB', 'yardstick': 'local + trip',
+}
+BESIDE = {
+    'title': 'The longest 4 KiB read while a range is zeroed',
+    'explained': 'on the same connection, vm over plain; logarithmic',
+    'value': 'vm', 'yardstick': 'plain',
+}
+
+
+class Bench:
+    def __init__(self, options):
+        self.options = options
+        self.effort = EFFORTS[options.effort]
+        self.figures = []
+        self.raw = []
+
+    def say(self, words):
+        if sys.stderr.isatty():
+            print('\r\033[K%4d s  %s' % (time.monotonic() - BEGUN, words),
+                  end='', file=sys.stderr, flush=True)
+        else:
+            print('%4d s  %s' % (time.monotonic() - BEGUN, words),
+                  file=sys.stderr, flush=True)
+
+    def load(self, title, command, shares, **options):
+        """One run of bench-load; its rounds as a list."""
+        self.say(title)
+        words = [self.options.load, command, '--port',
+                 str(self.options.port)]
+        for key, value in options.items():
+            if value is True:
+                words.append('--' + key)
+            elif value is not False:
+                words += ['--' + key, str(value)]
+        words += ['%s=%s' % (share, self.options.shares[share])
+                  for share in shares]
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True,
+                              timeout=600)
+        if done.returncode != 0:
+            sys.exit('bench: "%s" failed' % ' '.join(words))
+        rounds = [json.loads(line) for line in done.stdout.splitlines()]
+        self.raw.append({'title': title, 'options': options,
+                         'rounds': rounds})
+        return rounds
+
+    # ---- reads and writes ---------------------------------------------------
+
+    def io(self):
+        told = []
+        for operation in ('read', 'write'):
+            for pattern, size in (('sequential', MIB), ('random', 4096)):
+                for depth in (1, 8):
+                    told += self.io_figure(operation, pattern, size, depth)
+        self.figures += told
+
+    def io_figure(self, operation, pattern, size, depth):
+        name = '%s %s of %s, depth %d' % (
+            pattern, operation, '1 MiB' if size == MIB else '4 KiB', depth)
+        options = {'operation': operation, 'size': size, 'depth': depth,
+                   'random': pattern == 'random'}
+        rounds = self.load(name, 'io', ('vm', 'plain'),
+                           rounds=self.effort['io'],
+                           seconds=self.effort['seconds'], **options)
+        self.figures.append(self.io_judge(name, IO, rounds, size,
+                                          ('>=', 0.98)))
+        if operation != 'write':
+            return []
+        rounds = self.load(name + ', synced', 'io', ('vm', 'plainsync'),
+                           rounds=4, seconds=self.effort['seconds'],
+                           **options)
+        return [self.io_judge(name, SYNC, rounds, size, None)]
+
+    def io_judge(self, name, group, rounds, size, target):
+        scale, unit = (size / MIB, 'MiB/s') if size >= MIB else (1, '/s')
+
+        def column(share, top, bottom, factor=1.0):
+            return [r[top] / r[bottom] * factor for r in rounds
+                    if r['share'] == share]
+
+        vm = column('vm', 'operations', 'ns', 1e9 * scale)
+        yard = column(group['yardstick'], 'operations', 'ns', 1e9 * scale)
+        vm_cpu = column('vm', 'server_cpu_ns', 'operations')
+        yard_cpu = column(group['yardstick'], 'server_cpu_ns', 'operations')
+        cpu = median(in_pairs([a / b for a, b in zip(vm_cpu, yard_cpu)]))
+        return Figure(group, name, unit, median(vm), median(yard),
+                      in_pairs([a / b for a, b in zip(vm, yard)]), target,
+                      "smbd's CPU time x%.2f" % cpu)
+
+    # ---- ranges -------------------------------------------------------------
+
+    def ranges(self):
+        few, many = 16, self.effort['extents']
+        sizes = ((MIB, '1 MiB', few), (GIB, '1 GiB', few),
+                 (64 * GIB, '64 GiB', few), (TIB, '1 TiB', few),
+                 (64 * GIB, '64 GiB', many), (TIB, '1 TiB', many))
+        for operation in ('trim', 'zero', 'clone'):
+            for length, words, extents in sizes:
+                if extents == many and self.options.effort == 'quick' and \
+                        length == TIB:
+                    continue
+                self.range_figure(operation, length, extents,
+                                  '%s %s, %s extents'
+                                  % (operation, words, format(extents, ',')))
+
+    def range_figure(self, operation, length, extents, name):
+        rounds = self.load(name, 'ranges', ('vm',), operation=operation,
+                           length=length, extents=extents,
+                           rounds=self.effort['many' if extents > 1000
+                                              else 'ranges'])
+        local = [(r['local_ns'] + r['trip_ns']) / 1e9 for r in rounds]
+        smb = [r['smb_ns'] / 1e9 for r in rounds]
+        self.figures.append(Figure(
+            RANGES, name, 's', median(smb), median(local),
+            [a / b for a, b in zip(smb, local)], ('<=', 1.2),
+            'round trip %.0f us' % (median([r['trip_ns'] for r in rounds])
+                                    / 1e3)))
+
+    # ---- beside -------------------------------------------------------------
+
+    def beside(self):
+        rounds = self.load('reads beside a zero of 64 GiB', 'beside',
+                           ('vm', 'plain'), length=64 * GIB,
+                           extents=max(30000, self.effort['extents']),
+                           rounds=self.effort['beside'])
+        for which in ('another file', 'the same file'):
+            def column(share, key):
+                return [r[key] / 1e9 for r in rounds
+                        if r['share'] == share and r['reads'] == which]
+
+            vm = column('vm', 'beside_max_ns')
+            plain = column('plain', 'beside_max_ns')
+            self.figures.append(Figure(
+                BESIDE, 'of ' + which, 's', max(vm), max(plain),
+                [a / b for a, b in zip(vm, plain)], ('<=', 0.1),
+                'half of them within %.0f us, 99 %% within %.0f us; alone '
+                '%.0f and %.0f' % tuple(
+                    median(column('vm', key)) * 1e6 for key in (
+                        'beside_p50_ns', 'beside_p99_ns', 'alone_p50_ns',
+                        'alone_p99_ns'))))
+
+    # ---- the whole ----------------------------------------------------------
+
+    def report(self):
+        if sys.stderr.isatty():
+            print('\r\033[K', end='', file=sys.stderr)
+        print('\n'.join(table(self.figures)))
+        verdicts = [f.verdict() for f in self.figures]
+        print('\n%d targets: %d met, %d missed by less than the spread, '
+              '%d missed; %d s' % (
+                  len([v for v in verdicts if v]), verdicts.count('met'),
+                  verdicts.count('unsure'), verdicts.count('missed'),
+                  time.monotonic() - BEGUN))
+        os.makedirs(self.options.out, exist_ok=True)
+        with open(os.path.join(self.options.out, 'bench.json'), 'w') as file:
+            json.dump({'effort': self.options.effort, 'about': about(),
+                       'figures': [f.as_json() for f in self.figures],
+                       'raw': self.raw}, file, indent=1)
+        with open(os.path.join(self.options.out, 'bench.svg'), 'w') as file:
+            file.write(picture(self.figures, 'hvrs beside stock Samba',
+                               about()))
+        return verdicts.count('missed')
+
+
+def about():
+    smbd = subprocess.run(['smbd', '--version'], stdout=subprocess.PIPE,
+                          text=True).stdout.split()[-1]
+    return '%s, Samba %s, Linux %s, %d CPUs' % (
+        time.strftime('%Y-%m-%d'), smbd, os.uname().release.split('-')[0],
+        os.cpu_count())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--effort', choices=sorted(EFFORTS), default='full')
+    parser.add_argument('--only', action='append', default=[],
+                        choices=('io', 'ranges', 'beside'))
+    parser.add_argument('--strict', action='store_true',
+                        help='exit with 1 if a target is missed for sure')
+    parser.add_argument('--port', default=os.environ.get('PORT', '1445'))
+    parser.add_argument('--load', default='build/waf/trixie/bin/bench-load')
+    parser.add_argument('--out', default='build/bench')
+    options = parser.parse_args()
+    options.shares = {'vm': '/srv/xfs/vm', 'plain': '/srv/xfs/plain',
+                      'plainsync': '/srv/xfs/plainsync'}
+    bench = Bench(options)
+    for part in ('io', 'ranges', 'beside'):
+        if not options.only or part in options.only:
+            getattr(bench, part)()
+    missed = bench.report()
+    return 1 if missed and options.strict else 0
+
+
+BEGUN = time.monotonic()
+
+if __name__ == '__main__':
+    sys.exit(main())
