@@ -153,6 +153,9 @@ NTSTATUS hvrs_integrity_set(struct hvrs_call *call);
 NTSTATUS hvrs_integrity_set_ex(struct hvrs_call *call);
 NTSTATUS hvrs_file_regions(struct hvrs_call *call);
 
+/* Whether smbd changes attributes because of FSCTL_SET_SPARSE. */
+bool hvrs_set_sparse_running(void);
+
 /* What a zeroed range becomes on disk. */
 bool hvrs_zero_frees(const struct hvrs_share *share,
 		     struct files_struct *fsp);

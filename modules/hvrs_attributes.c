@@ -39,11 +39,36 @@ NTSTATUS hvrs_fget_dos_attributes(struct vfs_handle_struct *handle,
 	return status;
 }
 
+/*
+ * Only FSCTL_SET_SPARSE takes the sparse attribute away from a file that
+ * holds something; smbd would lose it with every other change of attributes,
+ * such as the archive bit of the first write.
+ */
+static bool stays_sparse(struct vfs_handle_struct *handle,
+			 struct files_struct *fsp)
+{
+	const struct hvrs_share *share = hvrs_share(handle);
+	uint32_t stored = 0;
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (share == NULL || !share->on[OPTION_SPARSE] ||
+	    hvrs_set_sparse_running() || fsp->fsp_flags.is_directory ||
+	    fsp->fsp_name->st.st_ex_size == 0) {
+		return false;
+	}
+	status = SMB_VFS_NEXT_FGET_DOS_ATTRIBUTES(handle, fsp, &stored);
+	return NT_STATUS_IS_OK(status) &&
+		(stored & FILE_ATTRIBUTE_SPARSE) != 0;
+}
+
 NTSTATUS hvrs_fset_dos_attributes(struct vfs_handle_struct *handle,
 				  struct files_struct *fsp, uint32_t dosmode)
 {
 	const struct hvrs_share *share = hvrs_share(handle);
 
+	if (stays_sparse(handle, fsp)) {
+		dosmode |= FILE_ATTRIBUTE_SPARSE;
+	}
 	if (hvrs_is_disk_file(share, fsp)) {
 		dosmode &= ~attributes_hidden(share);
 	}

@@ -207,7 +207,7 @@ static struct files_struct *source_find(struct hvrs_call *call,
 	}
 	source = op->compat;
 	if (source == NULL || source->vuid != call->fsp->vuid ||
-	    source->fsp_flags.closing || source->fsp_flags.is_pathref) {
+	    source->fsp_flags.closing) {
 		return NULL;
 	}
 	return source;
@@ -266,10 +266,11 @@ static NTSTATUS check_opens(struct hvrs_call *call,
 	if (source->fsp_flags.is_directory ||
 	    fsp_is_alternate_stream(source) ||
 	    source->fake_file_handle != NULL ||
-	    fsp_get_io_fd(source) == -1) {
+	    source->fsp_flags.is_pathref || fsp_get_io_fd(source) == -1) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}
-	return check_any_access_fsp(source, FILE_READ_DATA);
+	status = check_any_access_fsp(source, FILE_READ_DATA);
+	return NT_STATUS_IS_OK(status) ? status : NT_STATUS_INVALID_PARAMETER;
 }
 
 static NTSTATUS clone_start(struct hvrs_call *call,

@@ -61,10 +61,10 @@ static bool is_kernel_file(struct files_struct *fsp)
 	int fd = -1;
 
 	if (fsp->fake_file_handle != NULL || fsp->print_file != NULL ||
-	    fsp->fsp_flags.is_pathref || fsp_is_alternate_stream(fsp)) {
+	    fsp_is_alternate_stream(fsp)) {
 		return false;
 	}
-	fd = fsp_get_io_fd(fsp);
+	fd = fsp_get_pathref_fd(fsp);
 	return fd != -1 && fstat(fd, &st) == 0 &&
 		st.st_ino == fsp->fsp_name->st.st_ex_ino &&
 		st.st_dev == fsp->fsp_name->st.st_ex_dev;

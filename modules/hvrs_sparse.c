@@ -28,12 +28,24 @@ static void unsparse_work(struct hvrs_job *job)
 	}
 }
 
+static bool set_sparse_running;
+
+bool hvrs_set_sparse_running(void)
+{
+	return set_sparse_running;
+}
+
 static NTSTATUS set_sparse_next(struct hvrs_call *call)
 {
-	return SMB_VFS_NEXT_FSCTL(call->handle, call->fsp, call->mem_ctx,
-				  call->code, call->flags2, call->in,
-				  (uint32_t)call->in_length, &call->out,
-				  call->max_out, &call->out_length);
+	NTSTATUS status = NT_STATUS_OK;
+
+	set_sparse_running = true;
+	status = SMB_VFS_NEXT_FSCTL(call->handle, call->fsp, call->mem_ctx,
+				    call->code, call->flags2, call->in,
+				    (uint32_t)call->in_length, &call->out,
+				    call->max_out, &call->out_length);
+	set_sparse_running = false;
+	return status;
 }
 
 static NTSTATUS unsparse_finish(struct hvrs_call *call, struct hvrs_job *job)

@@ -23,7 +23,7 @@ static struct tevent_req *hooked_ioctl_filesys(
 	uint32_t code, struct tevent_context *ev, struct tevent_req *req,
 	struct smbd_smb2_ioctl_state *state)
 {
-	if (state->fsp == NULL || state->fsp->fsp_flags.is_pathref ||
+	if (state->fsp == NULL ||
 	    !hooks_client->ioctl(code, ev, req, state)) {
 		return core_ioctl_filesys(code, ev, req, state);
 	}
