@@ -88,6 +88,23 @@ class SetSparse(fsctl.Case):
         self.assert_bytes(self.DATA + bytes(16 * MIB - SIZE),
                           lab.content(path))
 
+    def test_other_attributes_leave_it(self):
+        """A change of attributes, and the archive bit of a first write."""
+        self.make(data=self.DATA)
+        file = self.open()
+        self.expect_fsctl(OK, file, self.code, b'\1')
+        basic = struct.pack('<QQQQII', 0, 0, 0, 0, 0x80, 0)
+        self.expect(OK, file.set_info(4, basic))
+        self.assertTrue(is_sparse(file))
+        file.write(0, b'first write')
+        self.assertTrue(is_sparse(file))
+        file.close()
+        file = self.open()
+        self.assertEqual(0x20 | SPARSE, file.attributes)
+        self.expect_fsctl(OK, file, self.code, b'\0')
+        file.close()
+        self.assertEqual(0x20, self.open().attributes)
+
     def test_attribute_at_create_is_ignored(self):
         file = self.open(attributes=SPARSE)
         self.assertFalse(is_sparse(file))
