@@ -351,6 +351,13 @@ NTSTATUS hvrs_clone_ex(struct hvrs_call *call)
 	struct fsctl_clone request = {};
 	int ret = fsctl_clone_ex_decode(call->in, call->in_length, &request);
 
+	/* The source is looked at before StructureSize. */
+	if (ret == -ENOTSUP &&
+	    fsctl_clone_decode(call->in + 8, call->in_length - 8,
+			       &request) == 0 &&
+	    source_find(call, &request) == NULL) {
+		return NT_STATUS_INVALID_HANDLE;
+	}
 	if (ret != 0) {
 		return hvrs_status(ret);
 	}
