@@ -124,6 +124,16 @@ int hvrs_job_write_zeros(struct hvrs_job *job, uint64_t offset,
 uint64_t hvrs_job_piece(uint64_t piece, uint64_t nanoseconds);
 uint64_t hvrs_job_now(void);
 
+/*
+ * A thread that no other job runs in, for one job at a time (hvrs_worker.c).
+ * NULL when all are taken: then the pool is smbd's own.
+ */
+struct hvrs_worker;
+struct hvrs_worker *hvrs_worker_take(struct smbd_server_connection *sconn);
+void hvrs_worker_release(struct hvrs_worker *worker);
+struct pthreadpool_tevent *hvrs_worker_pool(
+	struct hvrs_worker *worker, struct smbd_server_connection *sconn);
+
 /* A negative errno of lib/fsctl or a positive one of a system call. */
 NTSTATUS hvrs_status(int error);
 

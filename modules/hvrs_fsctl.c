@@ -88,6 +88,7 @@ struct running {
 	struct hvrs_call call;
 	struct tevent_req *req;
 	struct smbd_smb2_ioctl_state *state;
+	struct hvrs_worker *worker;
 };
 
 static struct running *all_running;
@@ -118,6 +119,7 @@ static void running_done(struct tevent_req *subreq)
 	NTSTATUS status = NT_STATUS_OK;
 
 	TALLOC_FREE(subreq);
+	hvrs_worker_release(running->worker);
 	talloc_set_destructor(call->job, NULL);
 	if (ret == EAGAIN) {
 		/* No thread to be had: in place rather than not at all. */
@@ -169,6 +171,7 @@ static int job_destructor(struct hvrs_job *job)
 static NTSTATUS call_start_later(struct hvrs_call *call,
 				 struct ioctl_pass *pass)
 {
+	struct smbd_server_connection *sconn = call->fsp->conn->sconn;
 	struct running *running = talloc_zero(pass->state, struct running);
 	struct tevent_req *subreq = NULL;
 
@@ -180,10 +183,12 @@ static NTSTATUS call_start_later(struct hvrs_call *call,
 	running->state = pass->state;
 	DLIST_ADD(all_running, running);
 	talloc_set_destructor(running, running_destructor);
+	running->worker = hvrs_worker_take(sconn);
 	subreq = pthreadpool_tevent_job_send(
-		running, pass->ev, call->fsp->conn->sconn->pool,
+		running, pass->ev, hvrs_worker_pool(running->worker, sconn),
 		(void (*)(void *))call->job->work, call->job);
 	if (subreq == NULL) {
+		hvrs_worker_release(running->worker);
 		return NT_STATUS_NO_MEMORY;
 	}
 	if (call->job->other != NULL &&
