@@ -91,6 +91,7 @@ struct hvrs_job {
 	int fd;
 	bool sync;		/* make it durable before the answer */
 	bool modifies;		/* changes the content of the file */
+	bool brief;		/* too short to be worth a thread */
 	int error;		/* errno of the work, 0 when it went well */
 	bool stop;		/* the client is gone: end early */
 };
@@ -108,6 +109,13 @@ NTSTATUS hvrs_job_finish(struct hvrs_call *call, struct hvrs_job *job);
 
 /* Whether a job shall end early; safe in its thread. */
 bool hvrs_job_stopped(struct hvrs_job *job);
+
+/*
+ * Whether freeing, zeroing or cloning a range is done in the time that the
+ * way into a thread and back would take: it is small, and nothing of it waits
+ * to be written to disk.
+ */
+bool hvrs_job_is_brief(int fd, uint64_t offset, uint64_t length);
 
 /*
  * fallocate(2) of a long range in pieces that leave others a chance at the

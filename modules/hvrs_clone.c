@@ -331,6 +331,11 @@ static NTSTATUS clone_start(struct hvrs_call *call,
 	clone->job.finish = clone_finish;
 	clone->job.other = source;
 	clone->job.modifies = true;
+	clone->job.brief = clone->backup == NULL &&
+		hvrs_job_is_brief(clone->source, request->source,
+				  request->length) &&
+		hvrs_job_is_brief(clone->job.fd, request->target,
+				  request->length);
 	call->job = &clone->job;
 	return NT_STATUS_OK;
 }

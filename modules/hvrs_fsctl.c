@@ -214,7 +214,7 @@ static NTSTATUS call_run(struct hvrs_call *call,
 		contend_level2_oplocks_begin(call->fsp, LEVEL2_CONTEND_WRITE);
 		mark_file_modified(call->fsp);
 	}
-	if (pass != NULL) {
+	if (pass != NULL && (call->job->sync || !call->job->brief)) {
 		status = call_start_later(call, pass);
 		if (!NT_STATUS_IS_OK(status) && call->job->modifies) {
 			contend_level2_oplocks_end(call->fsp,

@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,6 +14,25 @@
 #define PIECE_LEAST ((uint64_t)16 << 20)
 #define MILLISECOND ((uint64_t)1000000)
 #define ZEROS_AT_ONCE ((size_t)1 << 20)
+#define BRIEF_MOST ((uint64_t)1 << 20)
+
+/* cachestat(2), Linux 6.5: older headers do not have it. */
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+
+struct cache_range {
+	uint64_t offset;
+	uint64_t length;
+};
+
+struct cache_state {
+	uint64_t cached;
+	uint64_t dirty;
+	uint64_t writeback;
+	uint64_t evicted;
+	uint64_t recently_evicted;
+};
 
 struct hvrs_job *hvrs_job_create(struct hvrs_call *call, size_t size,
 				 const char *type)
@@ -65,6 +85,20 @@ uint64_t hvrs_job_piece(uint64_t piece, uint64_t nanoseconds)
 		return piece / 2;
 	}
 	return piece;
+}
+
+bool hvrs_job_is_brief(int fd, uint64_t offset, uint64_t length)
+{
+	struct cache_range range = { .offset = offset, .length = length };
+	struct cache_state state = {};
+
+	if (length > BRIEF_MOST) {
+		return false;
+	}
+	/* Where the kernel cannot tell, it may take long. */
+	return length == 0 ||
+		(syscall(SYS_cachestat, fd, &range, &state, 0) == 0 &&
+		 state.dirty == 0 && state.writeback == 0);
 }
 
 int hvrs_job_fallocate(struct hvrs_job *job, int mode, uint64_t offset,
