@@ -113,7 +113,8 @@ def panel(figures, y):
             line(x, top - 4, x, bottom + 4, '#26303c', 1.3, '4 3'),
             text(x, top - 8, 'target',
                  'target %s %g' % ({'>=': '\u2265', '<=': '\u2264'}
-                                   .get(sense, ''), wanted), 'middle')]
+                                   [sense], wanted) if sense else '',
+                 'middle')]
     for index, figure in enumerate(figures):
         out += row(figure, scale, top + ROW * index)
     return out, bottom + 44
@@ -130,9 +131,9 @@ def picture(figures, title, below):
     x = 28
     for verdict, words in (('met', 'met'), ('unsure', 'within the spread'),
                            ('missed', 'missed'), ('', 'no target')):
-        body += ['<circle cx="%d" cy="78" r="5" fill="%s"/>'
+        body += ['<circle cx="%.0f" cy="78" r="5" fill="%s"/>'
                  % (x + 5, COLOURS[verdict]), text(x + 16, 82, 'small', words)]
-        x += 40 + 7 * len(words)
+        x += 36 + 6.4 * len(words)
     y = 108
     for group in groups:
         lines, y = panel(group, y)
