@@ -88,7 +88,9 @@ struct hvrs_job {
 	void (*work)(struct hvrs_job *job);
 	NTSTATUS (*finish)(struct hvrs_call *call, struct hvrs_job *job);
 	struct files_struct *other;	/* a second file that must stay open */
-	int fd;
+	int fd;			/* the job's own, as the file may be closed */
+	int other_fd;
+	int state;		/* of its thread, see hvrs_job.c */
 	bool sync;		/* make it durable before the answer */
 	bool modifies;		/* changes the content of the file */
 	bool brief;		/* too short to be worth a thread */
@@ -103,6 +105,14 @@ struct hvrs_job {
  */
 struct hvrs_job *hvrs_job_create(struct hvrs_call *call, size_t size,
 				 const char *type);
+
+/* Gives the job a descriptor of its own of a second file; 0 or an errno. */
+int hvrs_job_other(struct hvrs_job *job, struct files_struct *other);
+
+/* What a thread runs, between these two in smbd's own thread. */
+void hvrs_job_begin(struct hvrs_job *job);
+void hvrs_job_thread(void *job);
+void hvrs_job_end(struct hvrs_job *job);
 
 /* The usual finish: the job's error as a status, no output. */
 NTSTATUS hvrs_job_finish(struct hvrs_call *call, struct hvrs_job *job);

@@ -23,7 +23,6 @@ struct clone_job {
 	struct hvrs_job job;
 	struct fsctl_clone clone;
 	struct fsctl_clone_plan plan;
-	int source;
 	struct clone_backup *backup;	/* NULL without */
 };
 
@@ -61,7 +60,7 @@ static int clone_pieces(struct clone_job *clone)
 		if (hvrs_job_stopped(&clone->job)) {
 			return ECANCELED;
 		}
-		error = clone_range(clone->source, clone->clone.source + done,
+		error = clone_range(clone->job.other_fd, clone->clone.source + done,
 				    clone->job.fd,
 				    clone->clone.target + done, part);
 		if (error != 0) {
@@ -92,7 +91,7 @@ static int clone_tail(struct clone_job *clone)
 		return ENOMEM;
 	}
 	while (got < clone->plan.copied && error == 0) {
-		ssize_t ret = pread(clone->source, buffer + got,
+		ssize_t ret = pread(clone->job.other_fd, buffer + got,
 				    (size_t)clone->plan.copied - got,
 				    (off_t)(from + got));
 
@@ -142,7 +141,7 @@ static int clone_atomic(struct clone_job *clone)
 	if (error != 0) {
 		return error;
 	}
-	error = clone_range(clone->source, clone->clone.source,
+	error = clone_range(clone->job.other_fd, clone->clone.source,
 			    clone->job.fd, target, shared);
 	if (error == 0 && tail > 0) {
 		error = clone_tail(clone);
@@ -320,7 +319,10 @@ static NTSTATUS clone_start(struct hvrs_call *call,
 	}
 	clone->clone = *request;
 	clone->plan = plan;
-	clone->source = fsp_get_io_fd(source);
+	ret = hvrs_job_other(&clone->job, source);
+	if (ret != 0) {
+		return hvrs_status(ret);
+	}
 	if (request->atomic) {
 		clone->backup = backup_open(clone, call->fsp);
 		if (clone->backup == NULL) {
@@ -329,10 +331,9 @@ static NTSTATUS clone_start(struct hvrs_call *call,
 	}
 	clone->job.work = clone_work;
 	clone->job.finish = clone_finish;
-	clone->job.other = source;
 	clone->job.modifies = true;
 	clone->job.brief = clone->backup == NULL &&
-		hvrs_job_is_brief(clone->source, request->source,
+		hvrs_job_is_brief(clone->job.other_fd, request->source,
 				  request->length) &&
 		hvrs_job_is_brief(clone->job.fd, request->target,
 				  request->length);

@@ -120,7 +120,7 @@ static void running_done(struct tevent_req *subreq)
 
 	TALLOC_FREE(subreq);
 	hvrs_worker_release(running->worker);
-	talloc_set_destructor(call->job, NULL);
+	hvrs_job_end(call->job);
 	if (ret == EAGAIN) {
 		/* No thread to be had: in place rather than not at all. */
 		call->job->work(call->job);
@@ -145,7 +145,10 @@ static void running_done(struct tevent_req *subreq)
 	tevent_req_done(running->req);
 }
 
-/* SMB2 CANCEL or the end of the connection: the job ends at its next piece. */
+/*
+ * SMB2 CANCEL or CLOSE: the job ends at its next piece.  Not true, which would
+ * tell smbd that the request has ended already.
+ */
 static bool running_cancel(struct tevent_req *req)
 {
 	struct running *running = NULL;
@@ -155,17 +158,9 @@ static bool running_cancel(struct tevent_req *req)
 		if (running->req == req) {
 			__atomic_store_n(&running->call.job->stop, true,
 					 __ATOMIC_RELAXED);
-			return true;
 		}
 	}
 	return false;
-}
-
-/* A thread may be inside the job: it is not freed under it. */
-static int job_destructor(struct hvrs_job *job)
-{
-	__atomic_store_n(&job->stop, true, __ATOMIC_RELAXED);
-	return -1;
 }
 
 static NTSTATUS call_start_later(struct hvrs_call *call,
@@ -183,19 +178,20 @@ static NTSTATUS call_start_later(struct hvrs_call *call,
 	running->state = pass->state;
 	DLIST_ADD(all_running, running);
 	talloc_set_destructor(running, running_destructor);
-	running->worker = hvrs_worker_take(sconn);
-	subreq = pthreadpool_tevent_job_send(
-		running, pass->ev, hvrs_worker_pool(running->worker, sconn),
-		(void (*)(void *))call->job->work, call->job);
-	if (subreq == NULL) {
-		hvrs_worker_release(running->worker);
-		return NT_STATUS_NO_MEMORY;
-	}
 	if (call->job->other != NULL &&
 	    aio_add_req_to_fsp(call->job->other, pass->req) == NULL) {
 		return NT_STATUS_NO_MEMORY;
 	}
-	talloc_set_destructor(call->job, job_destructor);
+	running->worker = hvrs_worker_take(sconn);
+	hvrs_job_begin(call->job);
+	subreq = pthreadpool_tevent_job_send(
+		running, pass->ev, hvrs_worker_pool(running->worker, sconn),
+		hvrs_job_thread, call->job);
+	if (subreq == NULL) {
+		hvrs_job_end(call->job);
+		hvrs_worker_release(running->worker);
+		return NT_STATUS_NO_MEMORY;
+	}
 	tevent_req_set_callback(subreq, running_done, running);
 	tevent_req_set_cancel_fn(pass->req, running_cancel);
 	pass->later = true;

@@ -34,6 +34,80 @@ struct cache_state {
 	uint64_t recently_evicted;
 };
 
+/*
+ * A request can end before its thread does: the client is gone, its files are
+ * closed, and their descriptors may soon name other files.  So a job has
+ * descriptors of its own, and whoever comes last closes them.
+ */
+enum {
+	JOB_IDLE,
+	JOB_IN_THREAD,
+	JOB_DONE,
+	JOB_ABANDONED,		/* by the request */
+};
+
+static void job_close(struct hvrs_job *job)
+{
+	if (job->fd != -1) {
+		close(job->fd);
+	}
+	if (job->other_fd != -1) {
+		close(job->other_fd);
+	}
+}
+
+static int job_destructor(struct hvrs_job *job)
+{
+	int was = __atomic_exchange_n(&job->state, JOB_ABANDONED,
+				      __ATOMIC_SEQ_CST);
+
+	if (was == JOB_IN_THREAD) {
+		__atomic_store_n(&job->stop, true, __ATOMIC_RELAXED);
+		return -1;
+	}
+	job_close(job);
+	return 0;
+}
+
+void hvrs_job_begin(struct hvrs_job *job)
+{
+	__atomic_store_n(&job->state, JOB_IN_THREAD, __ATOMIC_SEQ_CST);
+}
+
+void hvrs_job_thread(void *private_data)
+{
+	struct hvrs_job *job = private_data;
+	int was = 0;
+
+	job->work(job);
+	was = __atomic_exchange_n(&job->state, JOB_DONE, __ATOMIC_SEQ_CST);
+	if (was == JOB_ABANDONED) {
+		job_close(job);
+	}
+}
+
+void hvrs_job_end(struct hvrs_job *job)
+{
+	__atomic_store_n(&job->state, JOB_DONE, __ATOMIC_SEQ_CST);
+}
+
+static int job_descriptor(struct files_struct *fsp, int *_fd)
+{
+	int fd = fcntl(fsp_get_io_fd(fsp), F_DUPFD_CLOEXEC, 0);
+
+	if (fd == -1) {
+		return errno;
+	}
+	*_fd = fd;
+	return 0;
+}
+
+int hvrs_job_other(struct hvrs_job *job, struct files_struct *other)
+{
+	job->other = other;
+	return job_descriptor(other, &job->other_fd);
+}
+
 struct hvrs_job *hvrs_job_create(struct hvrs_call *call, size_t size,
 				 const char *type)
 {
@@ -44,7 +118,13 @@ struct hvrs_job *hvrs_job_create(struct hvrs_call *call, size_t size,
 		return NULL;
 	}
 	talloc_set_name_const(job, type);
-	job->fd = fsp_get_io_fd(call->fsp);
+	job->fd = -1;
+	job->other_fd = -1;
+	talloc_set_destructor(job, job_destructor);
+	if (job_descriptor(call->fsp, &job->fd) != 0) {
+		TALLOC_FREE(job);
+		return NULL;
+	}
 	job->finish = hvrs_job_finish;
 	flags = fcntl(job->fd, F_GETFL);
 	job->sync = lp_strict_sync(SNUM(call->fsp->conn)) &&
