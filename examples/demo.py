@@ -30,7 +30,7 @@ FILE_LEVEL_TRIM = 0x00098208
 DUPLICATE_EXTENTS = 0x00098344
 
 # What this share must have, whatever else is still to come.
-CLAUSES = ('C0005', 'C0006', 'C0007', 'C0008')
+CLAUSES = ('C0001', 'C0005', 'C0006', 'C0007', 'C0008', 'C0009')
 
 BOLD, GREEN, RED, DIM, OFF = ('\033[1m', '\033[32m', '\033[31m', '\033[2m',
                               '\033[0m') if sys.stdout.isatty() else [''] * 5
