@@ -18,6 +18,7 @@
 
 struct unknown_search {
 	const char *share;
+	int snum;
 	bool global;
 };
 
@@ -40,10 +41,11 @@ static bool report_unknown(const char *key, regmatch_t matches[],
 		return false;
 	}
 	nearest = option_nearest(name);
-	DBG_ERR("hvrs: %s%s: unknown option \"%s\" in smb.conf has no effect%s"
-		"%s%s. The options are listed in hvrs(8) and by \"hvrsctl "
-		"options\"\n", search->global ? "" : "share ",
+	DBG_ERR("hvrs: %s%s: unknown option \"%s = %s\" in smb.conf has no "
+		"effect%s%s%s. The options are listed in hvrs(8) and by "
+		"\"hvrsctl options\"\n", search->global ? "" : "share ",
 		search->global ? "[global]" : search->share, key,
+		lp_parm_const_string(search->snum, "hvrs", name, ""),
 		nearest != NULL ? "; did you mean \"hvrs:" : "",
 		nearest != NULL ? nearest : "", nearest != NULL ? "\"?" : "");
 	return false;
@@ -51,11 +53,12 @@ static bool report_unknown(const char *key, regmatch_t matches[],
 
 static void report_unknown_options(const char *share, int snum)
 {
-	struct unknown_search search = { .share = share };
+	struct unknown_search search = { .share = share, .snum = snum };
 
 	lp_wi_scan_share_parametrics(snum, "^hvrs[[:space:]]*:", 1,
 				     report_unknown, &search);
 	search.global = true;
+	search.snum = GLOBAL_SECTION_SNUM;
 	lp_wi_scan_global_parametrics("^hvrs[[:space:]]*:", 1, report_unknown,
 				      &search);
 }
@@ -78,6 +81,9 @@ static void read_options(struct hvrs_share *share, int snum)
 			snum, "hvrs", row->name, row->standard);
 		int ret = 0;
 
+		if (row->global) {
+			continue;
+		}
 		if (row->kind == OPTION_SWITCH) {
 			ret = option_switch_parse(text, &share->asked[i]);
 			if (ret != 0) {
