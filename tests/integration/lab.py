@@ -2,6 +2,7 @@
 to derive tests from, and ways to look at a file from below."""
 
 import ctypes
+import errno
 import fcntl
 import glob
 import os
@@ -70,6 +71,8 @@ class Server:
             shares = {name: ['vfs objects = hvrs']
                       for name in ('vm', 'vmbtrfs', 'vmext4')}
         self.directory = tempfile.mkdtemp(prefix='hvrs-test-')
+        # smbd looks into its lock directory as the user it serves.
+        os.chmod(self.directory, 0o755)
         self.log = self.directory + '/log'
         self.config = self.directory + '/smb.conf'
         self.port = free_port()
