@@ -132,6 +132,15 @@ class Case(lab.Case):
         ours.id = theirs.id
         return ours
 
+    def handle_elsewhere(self):
+        """A live id of this session, but of another of its shares."""
+        tree = smb2.Tree(self.tree.session, self.share + '-ro')
+        theirs = tree.create('t/disk.vhdx', access=smb2.READ_ONLY,
+                             disposition=smb2.OPEN)
+        ours = self.open()
+        ours.id = theirs.id
+        return ours
+
     def handle_locked(self):
         """Another open holds a lock on bytes 5000 to 5009."""
         self.keeper = self.open()

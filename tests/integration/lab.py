@@ -205,6 +205,15 @@ def kill(pid):
         pass
 
 
+def is_running(pid):
+    """Whether a process lives; one that only waits to be reaped does not."""
+    try:
+        with open('/proc/%d/stat' % pid) as stat:
+            return stat.read().rsplit(')', 1)[1].split()[0] != 'Z'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def descendants(pid):
     """Pids of the processes below one, from /proc."""
     parents = {}

@@ -64,6 +64,10 @@ REFUSED = [
     ('nothing_to_do', 'rw', 'reader', 0, 0, 0, OK),
     ('nothing_to_do_at_the_end', 'rw', 'reader', MIB, 0, 0, OK),
     ('target_closed', 'closed', 'reader', 0, 0, 4096, FILE_CLOSED),
+    ('target_of_another_share', 'elsewhere', 'reader', 0, 0, 4096,
+     FILE_CLOSED),
+    ('target_of_another_session', 'stranger', 'reader', 0, 0, 4096,
+     FILE_CLOSED),
 ]
 
 CLONED = [

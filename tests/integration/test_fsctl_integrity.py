@@ -29,6 +29,8 @@ GET_REFUSED = [
     ('room_one_byte_short', 'rw', b'', INVALID_PARAMETER, 15),
     ('closed_handle', 'closed', b'', FILE_CLOSED),
     ('handle_of_another_session', 'stranger', b'', FILE_CLOSED),
+    ('handle_of_another_share', 'elsewhere', b'',
+     FILE_CLOSED),
 ]
 
 

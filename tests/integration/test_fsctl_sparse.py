@@ -27,6 +27,8 @@ SET_REFUSED = [
     ('false_open_for_reading', 'read', b'\0', ACCESS_DENIED),
     ('closed_handle', 'closed', b'\1', FILE_CLOSED),
     ('handle_of_another_session', 'stranger', b'\1', FILE_CLOSED),
+    ('handle_of_another_share', 'elsewhere', b'\1',
+     FILE_CLOSED),
 ]
 
 SET = [
@@ -144,6 +146,8 @@ QUERY_REFUSED = [
      ACCESS_DENIED, 15),
     ('closed_handle', 'closed', query(0, SIZE), FILE_CLOSED),
     ('handle_of_another_session', 'stranger', query(0, SIZE), FILE_CLOSED),
+    ('handle_of_another_share', 'elsewhere', query(0, SIZE),
+     FILE_CLOSED),
     ('empty_query', 'rw', query(4096, 0), OK),
     ('empty_query_without_room', 'rw', query(4096, 0), OK, 0),
     ('behind_the_end', 'rw', query(SIZE, 4096), OK),

@@ -52,6 +52,8 @@ REFUSED = [
      FILE_LOCK_CONFLICT),
     ('closed_handle', 'closed', trim((0, 65536)), FILE_CLOSED),
     ('handle_of_another_session', 'stranger', trim((0, 65536)), FILE_CLOSED),
+    ('handle_of_another_share', 'elsewhere', trim((0, 65536)),
+     FILE_CLOSED),
 ]
 
 TRIMMED = [
@@ -166,6 +168,15 @@ class Trim(fsctl.Case):
         freed = [(start, start + length) for start, length in parts]
         self.assert_bytes(wanted(data, freed), lab.content(path))
         self.assertEqual(count * 4096, lab.mapped(path, 0, len(data)))
+
+    def test_input_of_a_mebibyte(self):
+        count = 65000
+        path = self.make(data=self.DATA)
+        out = self.expect_fsctl(OK, self.open(), self.code,
+                                trim(*[(65536, 4096)] * count), 4)
+        self.assertEqual(struct.pack('<I', count), out)
+        self.assert_bytes(wanted(self.DATA, [(65536, 69632)]),
+                          lab.content(path))
 
     def test_largest_disk(self):
         """64 TiB; ext4 takes files up to 16 TiB less a block."""

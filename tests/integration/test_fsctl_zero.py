@@ -39,6 +39,8 @@ REFUSED = [
      FILE_LOCK_CONFLICT),
     ('closed_handle', 'closed', zero(0, 4096), FILE_CLOSED),
     ('handle_of_another_session', 'stranger', zero(0, 4096), FILE_CLOSED),
+    ('handle_of_another_share', 'elsewhere', zero(0, 4096),
+     FILE_CLOSED),
     # Nothing to do, so nothing changes.
     ('empty_range', 'rw', zero(4096, 4096), OK),
     ('from_the_end', 'rw', zero(SIZE, SIZE + 4096), OK),
@@ -137,6 +139,27 @@ class Zero(fsctl.Case):
                           lab.content(path, size - lab.MIB, lab.MIB), 'end')
         self.assertEqual(size, os.stat(path).st_size)
         self.assertEqual(lab.MIB, lab.mapped(path, 0, size))
+
+    def test_request_that_is_no_fsctl(self):
+        """Flags without SMB2_0_IOCTL_IS_FSCTL."""
+        path = self.make(data=self.DATA)
+        status, _ = self.open().fsctl(self.code, zero(0, 4096), 0, flags=0)
+        self.expect(smb2.NOT_SUPPORTED, status)
+        self.assert_bytes(self.DATA, lab.content(path))
+
+    def test_write_beyond_16_tib(self):
+        """What a disk of 64 TiB needs besides."""
+        size = lab.LARGEST[self.share]
+        if size < 16 * lab.TIB:
+            self.skipTest('ext4 has no files of more than 16 TiB')
+        self.make(size=size)
+        file = self.open()
+        reply = self.tree.connection.wait(
+            file.write_send(size - 65536, self.DATA[:65536]))
+        if reply.status == INVALID_PARAMETER:
+            self.skipTest('smbd writes nothing beyond 16 TiB less 64 KiB')
+        self.expect(OK, reply.status)
+        self.assert_bytes(self.DATA[:65536], file.read(size - 65536, 65536))
 
     def test_write_time_moves(self):
         path = self.make(data=self.DATA)

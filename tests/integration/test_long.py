@@ -189,6 +189,26 @@ class Long(lab.Case):
     def test_kill_during_zero(self):
         self.lost(lab.kill, 'zero')
 
+    def test_kill_of_all_during_zero(self):
+        self.begin('zero')
+        pids = [self.server.process.pid] + self.server.children()
+        for pid in pids:
+            lab.kill(pid)
+        self.disk.thaw()
+        self.server.process.wait(30)
+        for _ in range(400):
+            if not any(lab.is_running(pid) for pid in pids[1:]):
+                break
+            time.sleep(0.05)
+        self.whole_or_zero()
+        self.server.start()
+        self.tree = self.connect()
+        self.file = self.open()
+        self.expect_fsctl(OK, self.file, fsctl.SET_ZERO_DATA,
+                          fsctl.zero(0, SIZE))
+        self.check('zero')
+        self.server.alive()
+
     def test_kill_during_clone(self):
         """What is cloned already is new, the rest old: here the same."""
         self.file.close()
