@@ -40,6 +40,8 @@ REFUSED = [
     ('read_only_share', 'readonly', trim((0, 65536)), MEDIA_WRITE_PROTECTED),
     ('open_for_reading', 'read', trim((0, 65536)), ACCESS_DENIED),
     ('open_for_appending', 'append', trim((0, 65536)), ACCESS_DENIED),
+    ('open_for_attributes', 'attributes', trim((0, 65536)), ACCESS_DENIED),
+    ('open_for_looking', 'look', trim((0, 65536)), ACCESS_DENIED),
     ('user_who_may_read', 'other', trim((0, 65536)), ACCESS_DENIED),
     ('key_is_looked_at_before_access', 'read', trim((0, 65536), key=1),
      INVALID_PARAMETER),
