@@ -19,6 +19,7 @@ class Result(unittest.TestResult):
     def __init__(self, quiet):
         super().__init__()
         self.quiet = quiet
+        self.good = 0
         self.bad = set()
         self.reasons = collections.Counter()
 
@@ -32,6 +33,9 @@ class Result(unittest.TestResult):
         self.bad.add(test.id())
         print('\nFAILED: %s\n%s' % (test.id(), self._exc_info_to_string(
             error, test)), flush=True)
+
+    def addSuccess(self, test):
+        self.good += 1
 
     def addFailure(self, test, error):
         self.fail(test, error)
@@ -53,11 +57,7 @@ class Result(unittest.TestResult):
         print('\nFAILED: %s passes, and was not expected to' % test.id())
 
     def counts(self):
-        failed = len(self.bad)
-        skipped = len(self.skipped)
-        # What fails before the first test of a class is no test that ran.
-        inside = sum(1 for name in self.bad if ' ' not in name)
-        return self.testsRun - inside - skipped, failed, skipped
+        return self.good, len(self.bad), len(self.skipped)
 
 
 def main():
