@@ -1,0 +1,247 @@
+/* Reading, writing, unmapping and flushing disks of every kind. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <tevent.h>
+
+#include "support/mem_store.h"
+#include "support/vhdx_model.h"
+#include "vhdx/vhdx.h"
+
+#define MIB VHDX_MIB
+
+struct fixture {
+	TALLOC_CTX *mem_ctx;
+	struct tevent_context *ev;
+	struct mem_store *ms;
+};
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	f->mem_ctx = talloc_new(NULL);
+	f->ev = tevent_context_init(f->mem_ctx);
+	f->ms = mem_store_new(f->mem_ctx, f->ev);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	talloc_free(f->mem_ctx);
+	free(f);
+	return 0;
+}
+
+static void create(struct fixture *f, enum vhdx_type type, uint64_t size,
+		   uint32_t block, uint32_t sector)
+{
+	struct vhdx_create w = {
+		.type = type, .size = size, .block_size = block,
+		.logical_sector = sector,
+	};
+
+	assert_int_equal(vhdx_create(mem_store_get(f->ms), &w), 0);
+}
+
+static void test_an_empty_dynamic_disk_takes_four_mib(void **state)
+{
+	struct fixture *f = *state;
+	struct vhdx_info info = {};
+	struct vhdx *disk = NULL;
+
+	create(f, VHDX_DYNAMIC, 1024 * MIB, 0, 0);
+	disk = model_open(f->mem_ctx, f->ms, false);
+	vhdx_info_get(disk, &info);
+	assert_int_equal(info.file_size, 4 * MIB);
+	assert_int_equal(info.type, VHDX_DYNAMIC);
+	assert_int_equal(info.size, 1024 * MIB);
+	assert_int_equal(info.block_size, 32 * MIB);
+	assert_int_equal(info.log_offset, 1 * MIB);
+	assert_int_equal(info.metadata_offset, 2 * MIB);
+	assert_int_equal(info.bat_offset, 3 * MIB);
+	assert_int_equal(info.physical_sector, 4096);
+	assert_string_equal(info.creator, "hvrs");
+	assert_int_equal(vhdx_close(disk), 0);
+}
+
+static void round_trip(struct fixture *f, enum vhdx_type type, uint32_t block,
+		       uint32_t sector)
+{
+	uint64_t size = 40 * MIB + 8192;
+	struct model *m = model_new(f->mem_ctx, size);
+	struct vhdx *disk = NULL;
+	uint64_t seed = block + sector;
+	unsigned i = 0;
+
+	create(f, type, size, block, sector);
+	disk = model_open(f->mem_ctx, f->ms, true);
+	model_compare(m, disk, f->ev);
+	for (i = 1; i < 120; i++) {
+		uint64_t at = model_draw(&seed) % (size / 4096) * 4096;
+		uint64_t n = (model_draw(&seed) % 600 + 1) * 4096;
+
+		if (n > size - at) {
+			n = size - at;
+		}
+		model_put(m, disk, f->ev, at, n, i);
+		if (i % 17 == 0) {
+			assert_int_equal(vhdx_flush(disk, f->ev), 0);
+		}
+	}
+	model_compare(m, disk, f->ev);
+	assert_int_equal(vhdx_close(disk), 0);
+	disk = model_open(f->mem_ctx, f->ms, false);
+	model_compare(m, disk, f->ev);
+	assert_int_equal(vhdx_write(disk, f->ev, "", 0, 0, false), -EROFS);
+	assert_int_equal(vhdx_close(disk), 0);
+}
+
+static void test_dynamic_512_reads_what_was_written(void **state)
+{
+	round_trip(*state, VHDX_DYNAMIC, 1 * MIB, 512);
+}
+
+static void test_dynamic_4096_reads_what_was_written(void **state)
+{
+	round_trip(*state, VHDX_DYNAMIC, 2 * MIB, 4096);
+}
+
+static void test_fixed_reads_what_was_written(void **state)
+{
+	round_trip(*state, VHDX_FIXED, 32 * MIB, 512);
+}
+
+static void test_shuffled_completions_change_nothing(void **state)
+{
+	struct fixture *f = *state;
+
+	mem_store_shuffle(f->ms, 42);
+	round_trip(f, VHDX_DYNAMIC, 1 * MIB, 512);
+}
+
+static void test_unaligned_or_outside_requests_are_refused(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[8192] = {};
+	struct vhdx *disk = NULL;
+
+	create(f, VHDX_DYNAMIC, 8 * MIB, 1 * MIB, 4096);
+	disk = model_open(f->mem_ctx, f->ms, true);
+	assert_int_equal(vhdx_read(disk, f->ev, bytes, 512, 4096), -EINVAL);
+	assert_int_equal(vhdx_read(disk, f->ev, bytes, 0, 512), -EINVAL);
+	assert_int_equal(vhdx_read(disk, f->ev, bytes, 8 * MIB, 4096),
+			 -EINVAL);
+	assert_int_equal(vhdx_write(disk, f->ev, bytes, 8 * MIB - 4096, 8192,
+				    false), -EINVAL);
+	assert_int_equal(vhdx_read(disk, f->ev, bytes, UINT64_MAX - 4095,
+				   8192), -EINVAL);
+	assert_int_equal(vhdx_read(disk, f->ev, bytes, 8 * MIB, 0), 0);
+	assert_int_equal(vhdx_close(disk), 0);
+}
+
+static void test_unmapped_blocks_read_zero_and_free_space(void **state)
+{
+	struct fixture *f = *state;
+	struct model *m = model_new(f->mem_ctx, 16 * MIB);
+	struct vhdx_block block = {};
+	struct vhdx *disk = NULL;
+	uint64_t place = 0;
+	uint64_t used = 0;
+
+	create(f, VHDX_DYNAMIC, 16 * MIB, 1 * MIB, 512);
+	disk = model_open(f->mem_ctx, f->ms, true);
+	model_put(m, disk, f->ev, 0, 16 * MIB, 7);
+	used = mem_store_bytes_used(f->ms);
+	assert_int_equal(vhdx_block_get(disk, 2, &block), 0);
+	place = block.file_offset;
+	/* From the middle of block 1 to the middle of block 4. */
+	assert_int_equal(vhdx_unmap(disk, f->ev, MIB + 512, 3 * MIB), 0);
+	model_write(m, 2 * MIB, 2 * MIB, 0);
+	model_compare(m, disk, f->ev);
+	assert_int_equal(mem_store_bytes_used(f->ms), used - 2 * MIB);
+	assert_int_equal(vhdx_block_get(disk, 2, &block), 0);
+	assert_int_equal(block.state, 3);
+	assert_int_equal(block.file_offset, place);
+	/* Written again: same place, the rest zero. */
+	model_put(m, disk, f->ev, 2 * MIB + 4096, 512, 9);
+	model_compare(m, disk, f->ev);
+	assert_int_equal(vhdx_block_get(disk, 2, &block), 0);
+	assert_int_equal(block.state, 6);
+	assert_int_equal(block.file_offset, place);
+	assert_int_equal(vhdx_close(disk), 0);
+	disk = model_open(f->mem_ctx, f->ms, false);
+	model_compare(m, disk, f->ev);
+	assert_int_equal(vhdx_close(disk), 0);
+}
+
+static void test_opening_and_reading_changes_no_byte(void **state)
+{
+	struct fixture *f = *state;
+	struct vhdx *disk = NULL;
+	uint8_t bytes[512] = {};
+
+	create(f, VHDX_DYNAMIC, 16 * MIB, 1 * MIB, 512);
+	mem_store_record(f->ms);
+	disk = model_open(f->mem_ctx, f->ms, true);
+	assert_int_equal(vhdx_read(disk, f->ev, bytes, 0, 512), 0);
+	assert_int_equal(vhdx_close(disk), 0);
+	assert_int_equal(mem_store_events(f->ms), 0);
+}
+
+static void test_first_write_changes_both_session_guids(void **state)
+{
+	struct fixture *f = *state;
+	struct model *m = model_new(f->mem_ctx, 16 * MIB);
+	struct vhdx_info before = {};
+	struct vhdx_info after = {};
+	struct vhdx *disk = NULL;
+
+	create(f, VHDX_DYNAMIC, 16 * MIB, 1 * MIB, 512);
+	disk = model_open(f->mem_ctx, f->ms, true);
+	vhdx_info_get(disk, &before);
+	model_put(m, disk, f->ev, 0, 512, 1);
+	vhdx_info_get(disk, &after);
+	assert_false(guid_equal(&before.data_write_guid,
+				&after.data_write_guid));
+	assert_false(guid_equal(&before.file_write_guid,
+				&after.file_write_guid));
+	before = after;
+	model_put(m, disk, f->ev, 4096, 512, 2);
+	vhdx_info_get(disk, &after);
+	assert_true(guid_equal(&before.data_write_guid,
+			       &after.data_write_guid));
+	assert_int_equal(vhdx_close(disk), 0);
+	disk = model_open(f->mem_ctx, f->ms, false);
+	vhdx_info_get(disk, &after);
+	assert_true(guid_equal(&before.data_write_guid,
+			       &after.data_write_guid));
+	assert_true(guid_is_null(&after.log_guid));
+	assert_false(after.log_was_replayed);
+	assert_int_equal(vhdx_close(disk), 0);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		T(test_an_empty_dynamic_disk_takes_four_mib),
+		T(test_dynamic_512_reads_what_was_written),
+		T(test_dynamic_4096_reads_what_was_written),
+		T(test_fixed_reads_what_was_written),
+		T(test_shuffled_completions_change_nothing),
+		T(test_unaligned_or_outside_requests_are_refused),
+		T(test_unmapped_blocks_read_zero_and_free_space),
+		T(test_opening_and_reading_changes_no_byte),
+		T(test_first_write_changes_both_session_guids),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
