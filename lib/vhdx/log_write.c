@@ -102,6 +102,10 @@ int vhdx_log_commit(struct vhdx *disk, const struct vhdx_log_page *pages,
 	if (ret == 0) {
 		ret = store_size(disk->store, &size);
 	}
+	if (size > disk->space_end) {
+		/* The file is about to be cut there, or holds nothing more. */
+		size = disk->space_end;
+	}
 	if (ret == 0 && !disk->log.active) {
 		ret = vhdx_log_begin(disk);
 	}

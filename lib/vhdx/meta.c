@@ -208,8 +208,8 @@ void vhdx_meta_encode(const struct vhdx_item *items, uint32_t count,
 	}
 }
 
-void vhdx_meta_set_length(uint8_t *bytes, const struct guid *id,
-			  uint32_t length)
+void vhdx_meta_set_place(uint8_t *bytes, const struct guid *id,
+			 uint32_t offset, uint32_t length)
 {
 	uint32_t count = vhdx_meta_count(bytes);
 	struct cursor_put c = {};
@@ -221,7 +221,8 @@ void vhdx_meta_set_length(uint8_t *bytes, const struct guid *id,
 
 		vhdx_meta_entry(bytes, i, &item);
 		if (!item.user && guid_equal(&item.id, id)) {
-			cursor_put_seek(&c, 32 + (size_t)i * META_ENTRY + 20);
+			cursor_put_seek(&c, 32 + (size_t)i * META_ENTRY + 16);
+			cursor_put_le32(&c, offset);
 			cursor_put_le32(&c, length);
 		}
 	}

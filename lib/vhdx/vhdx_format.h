@@ -137,9 +137,9 @@ bool vhdx_meta_find(const uint8_t *bytes, const struct guid *id,
 /* Writes a table of count items. */
 void vhdx_meta_encode(const struct vhdx_item *items, uint32_t count,
 		      uint8_t *bytes);
-/* Changes an item's length in a table; it must be there. */
-void vhdx_meta_set_length(uint8_t *bytes, const struct guid *id,
-			  uint32_t length);
+/* Changes an item's place and length in a table; it must be there. */
+void vhdx_meta_set_place(uint8_t *bytes, const struct guid *id,
+			 uint32_t offset, uint32_t length);
 
 /* ---- parent locator ([MS-VHDX] 2.6.2.6) ----------------------------------- */
 

@@ -429,6 +429,43 @@ int vhdx_load_regions(struct vhdx *disk, const char **why);
 int vhdx_load_metadata(struct vhdx *disk, const char **why);
 /* Takes length bytes, rounded up to MiB, at the end of the file. */
 int vhdx_space_take(struct vhdx *disk, uint64_t length, uint64_t *_offset);
+/*
+ * Changes one entry synchronously, through the cache; a full set of dirty
+ * pages is committed on the way, the last by vhdx_commit_wait().
+ */
+int vhdx_entry_put(struct vhdx *disk, uint64_t index, uint64_t entry);
+/* Writes both region tables anew from the good one, through the log. */
+int vhdx_regions_rewrite(struct vhdx *disk);
+
+/* ---- what of the file is used --------------------------------------------- */
+
+/* One bit for each MiB of the file. */
+struct vhdx_usage {
+	uint8_t *bits;
+	uint64_t mibs;
+	uint64_t used;		/* bits that are set */
+};
+
+/* Headers, log, table and metadata are marked; -EBADMSG when they overlap. */
+int vhdx_usage_init(TALLOC_CTX *mem_ctx, struct vhdx *disk,
+		    struct vhdx_usage *usage);
+/* Marks a range of whole MiB; -EEXIST when part of it is, -ERANGE outside. */
+int vhdx_usage_mark(struct vhdx_usage *usage, uint64_t offset,
+		    uint64_t length);
+/* The first unused place of so many MiB at or after from; -ENOSPC. */
+int vhdx_usage_find(const struct vhdx_usage *usage, uint64_t from,
+		    uint64_t mibs, uint64_t *_at);
+void vhdx_usage_clear(struct vhdx_usage *usage, uint64_t offset,
+		      uint64_t length);
+/*
+ * Calls each() for every entry of the table that the disk uses, as the file
+ * has it; block is UINT64_MAX for a bitmap block's.
+ */
+int vhdx_table_walk(struct vhdx *disk,
+		    int (*each)(void *private_data, uint64_t index,
+				uint64_t block, uint64_t entry),
+		    void *private_data);
+
 /* Whether a synchronous call may run: 0, -EBUSY, -EROFS or what broke. */
 int vhdx_idle_check(const struct vhdx *disk, bool change);
 
