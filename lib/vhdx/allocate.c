@@ -49,14 +49,29 @@ int vhdx_space_take(struct vhdx *disk, uint64_t length, uint64_t *_offset)
 
 /* ---- one operation for each block ----------------------------------------- */
 
+/*
+ * Whether two operations exclude each other: on one block always, and in one
+ * chunk while one of them makes the bitmap block that the other needs too.
+ */
+static bool is_clash(const struct vhdx_piece *piece,
+		     const struct vhdx_piece *other)
+{
+	uint64_t ratio = piece->request->disk->geometry.chunk_ratio;
+
+	return other->block == piece->block ||
+	       (other->makes_bitmap && piece->partial &&
+		other->block / ratio == piece->block / ratio);
+}
+
 /* Whether the piece is the block's operation now; else it waits for that. */
 static bool block_take(struct vhdx_piece *piece)
 {
 	struct vhdx *disk = piece->request->disk;
 	struct vhdx_piece *other = NULL;
 
+	piece->makes_bitmap = piece->partial && piece->bit_pages == 0;
 	for (other = disk->busy; other != NULL; other = other->busy_next) {
-		if (other->block == piece->block) {
+		if (is_clash(piece, other)) {
 			vhdx_queue_add(&other->blocked, &piece->wait);
 			return false;
 		}
@@ -358,7 +373,7 @@ static int take_space(struct vhdx_piece *piece, uint64_t entry, bool *_zero)
 
 	*_zero = false;
 	piece->target = entry & VHDX_ENTRY_OFFSET;
-	if (piece->bitmap_bat != NULL && piece->bit_pages == 0) {
+	if (piece->makes_bitmap) {
 		ret = vhdx_space_take(disk, VHDX_BITMAP_SIZE,
 				      &piece->bitmap_target);
 		if (ret == 0) {
@@ -535,6 +550,13 @@ static void on_punched(struct store_io *io, int result)
 	operation_end(io->private_data, 0, true);
 }
 
+/* Whether a block may read as anything but zero: its own, or its parent's. */
+static bool holds_data(const struct vhdx_geometry *g, unsigned state)
+{
+	return state == VHDX_PRESENT || state == VHDX_PARTIAL ||
+	       (state == VHDX_NOT_PRESENT && g->has_parent);
+}
+
 void vhdx_piece_unmap(struct vhdx_piece *piece)
 {
 	struct vhdx *disk = piece->request->disk;
@@ -565,7 +587,7 @@ void vhdx_piece_unmap(struct vhdx_piece *piece)
 		ret = vhdx_entry_check(disk, entry, false);
 	}
 	state = (unsigned)(entry & VHDX_ENTRY_STATE);
-	if (ret != 0 || (state != VHDX_PRESENT && state != VHDX_PARTIAL)) {
+	if (ret != 0 || !holds_data(g, state)) {
 		unpin_all(piece);
 		vhdx_gate_exit(disk, &piece->wait);
 		vhdx_piece_end(piece, ret);
@@ -581,6 +603,12 @@ void vhdx_piece_unmap(struct vhdx_piece *piece)
 		return;
 	}
 	piece->reserved = 1;
+	if (state == VHDX_NOT_PRESENT) {
+		vhdx_page_entry_set(piece->bat, at, VHDX_ZERO);
+		vhdx_page_dirty(piece->bat);
+		operation_end(piece, 0, true);
+		return;
+	}
 	piece->target = entry & VHDX_ENTRY_OFFSET;
 	vhdx_page_entry_set(piece->bat, at, piece->target | VHDX_UNMAPPED);
 	vhdx_page_dirty(piece->bat);

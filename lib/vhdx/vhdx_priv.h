@@ -360,6 +360,7 @@ struct vhdx_piece {
 	bool busy;
 	bool whole;
 	bool partial;			/* will be state 7 */
+	bool makes_bitmap;
 	bool uncommitted;		/* in place, where others see nothing */
 };
 
