@@ -84,6 +84,7 @@ void vhdx_commit_ask(struct vhdx *disk, struct vhdx_wait *wait)
 static void commit_end(struct vhdx *disk, int result)
 {
 	struct vhdx_commit *c = &disk->commit;
+	struct vhdx_queue settled = {};
 	struct vhdx_queue served = {};
 	struct vhdx_queue room = {};
 	unsigned i = 0;
@@ -106,6 +107,10 @@ static void commit_end(struct vhdx *disk, int result)
 	vhdx_queue_wake(&served, result);
 	vhdx_gate_committed(disk, result);
 	vhdx_queue_wake(&room, result);
+	if (!c->running) {
+		vhdx_queue_move(&settled, &c->settled);
+		vhdx_queue_wake(&settled, 0);
+	}
 }
 
 static void on_step(struct store_io *io, int result)

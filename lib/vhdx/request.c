@@ -55,6 +55,11 @@ static void request_flush(struct vhdx_request *r)
 
 static void request_pieces_done(struct vhdx_request *r)
 {
+	if (r->op == VHDX_OP_SETTLE && r->disk->commit.running) {
+		r->wait.wake = on_committed;
+		vhdx_queue_add(&r->disk->commit.settled, &r->wait);
+		return;
+	}
 	if (r->result == 0 && r->through) {
 		request_flush(r);
 		return;
@@ -140,6 +145,7 @@ static void piece_go(struct vhdx_piece *piece)
 		vhdx_piece_unmap(piece);
 		return;
 	case VHDX_OP_FLUSH:
+	case VHDX_OP_SETTLE:
 		vhdx_piece_end(piece, 0);
 		return;
 	}
@@ -216,6 +222,9 @@ static void on_request(struct vhdx_request *r, int result)
 static int request_check(const struct vhdx *disk, enum vhdx_op op,
 			 uint64_t offset, uint64_t length)
 {
+	if (op == VHDX_OP_SETTLE) {
+		return 0;
+	}
 	if (disk->broken != 0) {
 		return disk->broken;
 	}
@@ -372,9 +381,23 @@ int vhdx_unmap_recv(struct tevent_req *req)
 	return request_recv(req);
 }
 
+struct tevent_req *vhdx_settle_send(TALLOC_CTX *mem_ctx,
+				    struct tevent_context *ev,
+				    struct vhdx *disk)
+{
+	return request_send(mem_ctx, ev, disk, VHDX_OP_SETTLE, NULL, 0, 0,
+			    false);
+}
+
+int vhdx_settle_recv(struct tevent_req *req)
+{
+	return request_recv(req);
+}
+
 /* ---- for programs that wait ----------------------------------------------- */
 
-static int request_wait(struct tevent_req *req, struct tevent_context *ev)
+static int request_wait(struct vhdx *disk, struct tevent_req *req,
+			struct tevent_context *ev)
 {
 	int ret = 0;
 
@@ -387,32 +410,43 @@ static int request_wait(struct tevent_req *req, struct tevent_context *ev)
 	}
 	ret = request_recv(req);
 	talloc_free(req);
+	while (disk->commit.running) {
+		if (tevent_loop_once(ev) != 0) {
+			return -EIO;
+		}
+	}
 	return ret;
 }
 
 int vhdx_read(struct vhdx *disk, struct tevent_context *ev, void *buffer,
 	      uint64_t offset, size_t length)
 {
-	return request_wait(vhdx_read_send(disk, ev, disk, buffer, offset,
-					   length), ev);
+	return request_wait(disk, vhdx_read_send(disk, ev, disk, buffer,
+						 offset, length), ev);
 }
 
 int vhdx_write(struct vhdx *disk, struct tevent_context *ev,
 	       const void *buffer, uint64_t offset, size_t length,
 	       bool through)
 {
-	return request_wait(vhdx_write_send(disk, ev, disk, buffer, offset,
-					    length, through), ev);
+	return request_wait(disk, vhdx_write_send(disk, ev, disk, buffer,
+						  offset, length, through),
+			    ev);
 }
 
 int vhdx_flush(struct vhdx *disk, struct tevent_context *ev)
 {
-	return request_wait(vhdx_flush_send(disk, ev, disk), ev);
+	return request_wait(disk, vhdx_flush_send(disk, ev, disk), ev);
 }
 
 int vhdx_unmap(struct vhdx *disk, struct tevent_context *ev, uint64_t offset,
 	       uint64_t length)
 {
-	return request_wait(vhdx_unmap_send(disk, ev, disk, offset, length),
-			    ev);
+	return request_wait(disk, vhdx_unmap_send(disk, ev, disk, offset,
+						  length), ev);
+}
+
+int vhdx_settle(struct vhdx *disk, struct tevent_context *ev)
+{
+	return request_wait(disk, vhdx_settle_send(disk, ev, disk), ev);
 }

@@ -114,7 +114,7 @@ int vhdx_open(TALLOC_CTX *mem_ctx, struct store *store,
 
 /*
  * Commits what is pending, empties the log and frees the disk.  -EBUSY while
- * requests are under way (nothing happens then); after any other error the
+ * anything is under way (nothing happens then; vhdx_settle_send()); after any other error the
  * disk is freed and its log is left for the next open to replay.
  */
 int vhdx_close(struct vhdx *disk);
@@ -245,8 +245,8 @@ int vhdx_flush_recv(struct tevent_req *req);
 /*
  * Unmaps the whole blocks inside the range: they read as zero afterwards and
  * the file's space is freed, but stays reserved for the same block
- * ([MS-VHDX] 2.5.1.1, state 3).  Partial blocks at the ends, and fixed disks,
- * are left as they are.
+ * ([MS-VHDX] 2.5.1.1, state 3).  Blocks that only a parent has become zero.
+ * Partial blocks at the ends, and fixed disks, are left as they are.
  */
 struct tevent_req *vhdx_unmap_send(TALLOC_CTX *mem_ctx,
 				   struct tevent_context *ev,
@@ -255,8 +255,18 @@ struct tevent_req *vhdx_unmap_send(TALLOC_CTX *mem_ctx,
 int vhdx_unmap_recv(struct tevent_req *req);
 
 /*
+ * Done when nothing of the disk is under way that nobody waits for: what a
+ * flush logged is still being applied when the flush is done.  Before
+ * vhdx_close() and the synchronous calls below.
+ */
+struct tevent_req *vhdx_settle_send(TALLOC_CTX *mem_ctx,
+				    struct tevent_context *ev,
+				    struct vhdx *disk);
+int vhdx_settle_recv(struct tevent_req *req);
+
+/*
  * The same for a program that waits: each runs ev's loop until its request is
- * done.  Not from inside that loop.
+ * done and the disk has settled.  Not from inside that loop.
  */
 int vhdx_read(struct vhdx *disk, struct tevent_context *ev, void *buffer,
 	      uint64_t offset, size_t length);
@@ -266,11 +276,13 @@ int vhdx_write(struct vhdx *disk, struct tevent_context *ev,
 int vhdx_flush(struct vhdx *disk, struct tevent_context *ev);
 int vhdx_unmap(struct vhdx *disk, struct tevent_context *ev, uint64_t offset,
 	       uint64_t length);
+int vhdx_settle(struct vhdx *disk, struct tevent_context *ev);
 
 /* ---- looking and changing as a whole -------------------------------------- */
 
 /*
- * These read or write synchronously and want nothing under way (-EBUSY).
+ * These read or write synchronously and want nothing under way (-EBUSY;
+ * vhdx_settle_send()).
  */
 
 enum vhdx_extent_kind {

@@ -283,6 +283,7 @@ struct vhdx_commit {
 	struct vhdx_queue waiting;	/* for the next commit */
 	struct vhdx_queue served;	/* for the one that runs */
 	struct vhdx_queue room;		/* for space in the next */
+	struct vhdx_queue settled;	/* for none to run */
 	unsigned reserved;	/* pages that operations under way will dirty */
 };
 
@@ -335,6 +336,7 @@ enum vhdx_op {
 	VHDX_OP_WRITE,
 	VHDX_OP_UNMAP,
 	VHDX_OP_FLUSH,
+	VHDX_OP_SETTLE,
 };
 
 struct vhdx_request;

@@ -334,6 +334,7 @@ static void one_workload(uint64_t seed, bool child, unsigned losses)
 	mem_store_record(run->ms);
 	run->disk = open_disk(run, run->ms, true, run->mem_ctx);
 	work(run, seed);
+	assert_int_equal(vhdx_settle(run->disk, run->ev), 0);
 	assert_int_equal(vhdx_close(run->disk), 0);
 	for (cut = 0; cut <= mem_store_events(run->ms); cut++) {
 		for (i = 0; i < losses; i++) {
