@@ -21,6 +21,8 @@ SAMBA_WARNINGS = ('-Wno-unused-parameter -Wno-sign-compare '
                   '-Wno-strict-prototypes -Wno-discarded-qualifiers').split()
 SANITIZE = ['-fsanitize=address,undefined', '-fno-sanitize-recover=all',
             '-fno-omit-frame-pointer', '-g', '-O1']
+FUZZ = ['-fsanitize=fuzzer-no-link,address,undefined',
+        '-fno-sanitize-recover=all', '-g', '-O1']
 
 
 def options(opt):
@@ -146,14 +148,18 @@ def _unit_tests(bld, libs, lib_sources):
 
 
 def _fuzz_targets(bld, lib_sources):
-    for test in bld.path.ant_glob('tests/fuzz/fuzz_*.c'):
-        name = test.name[:-2]
-        sources = [test] + lib_sources + \
-            bld.path.ant_glob('tests/support/*.c')
-        bld(rule='${CLANG} -std=gnu11 -g -O1 -D_GNU_SOURCE=1 '
-                 '-fsanitize=fuzzer,address,undefined '
-                 '-fno-sanitize-recover=all -I%s -I%s -o ${TGT} ${SRC} '
-                 '-lcmocka -ltalloc -ltevent -luring'
-                 % (bld.path.find_dir('lib').abspath(),
-                    bld.path.find_dir('tests').abspath()),
-            source=sources, target='fuzz/' + name, name=name, shell=False)
+    tests = bld.path.ant_glob('tests/fuzz/fuzz_*.c')
+    if not tests:
+        return
+    env = bld.env.derive()
+    env.CC = env.LINK_CC = bld.env.CLANG
+    bld.stlib(target='hvrs_lib_fuzz', env=env,
+              source=lib_sources + bld.path.ant_glob('tests/support/*.c'),
+              includes='lib tests', cflags=FUZZ, use='TALLOC TEVENT LIBURING',
+              idx=102, install_path=None)
+    for test in tests:
+        bld.program(target='fuzz/' + test.name[:-2], source=[test], env=env,
+                    includes='lib tests', cflags=FUZZ,
+                    linkflags=['-fsanitize=fuzzer,address,undefined'],
+                    idx=102, use='hvrs_lib_fuzz CMOCKA TALLOC TEVENT LIBURING',
+                    install_path=None)
