@@ -28,7 +28,8 @@ all: configured
 
 configured:
 	@samba/prepare $(SAMBA)
-	@cmp -s $(SAMBA)/version $(HVRS_OUT)/samba-version || { \
+	@cmp -s $(SAMBA)/version $(HVRS_OUT)/samba-version && \
+		[ $(HVRS_OUT)/samba-version -nt wscript ] || { \
 		mkdir -p $(HVRS_OUT) && \
 		$(WAF) configure --samba=$(SAMBA) && \
 		cp $(SAMBA)/version $(HVRS_OUT)/samba-version; }

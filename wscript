@@ -61,18 +61,31 @@ def configure(conf):
                              '-DHVRS_SAMBA_SERIES="%s"' % SERIES,
                              '-DHVRS_SAMBA_BUILT="%s"' % plain]
     for lib in ('talloc', 'tevent', 'liburing', 'cmocka', 'libsmb2', 'popt',
-                'jansson', 'libcap', 'nettle'):
+                'jansson', 'libcap', 'nettle', 'tdb'):
         conf.check_cfg(package=lib, args='--cflags --libs',
                        uselib_store=lib.upper())
-    conf.env.VFSDIR = _modules_dir(conf)
+    modules = _modules_dir(conf)
+    conf.env.VFSDIR = os.path.join(modules, 'vfs')
+    conf.env.HVRSDIR = os.path.join(modules, 'hvrs')
+    conf.env.PRIVATEDIR = _folder_of(
+        conf, 'libRPC-WORKER-private-samba.so.0', modules)
+    conf.env.LIBEXECDIR = _folder_of(
+        conf, 'rpcd_classic', '/usr/libexec/samba', '/usr/lib/samba', modules)
 
 
 def _modules_dir(conf):
     text = conf.cmd_and_log(['smbd', '-b'], quiet=True)
     for line in text.splitlines():
         if line.strip().startswith('MODULESDIR:'):
-            return os.path.join(line.split(':', 1)[1].strip(), 'vfs')
+            return line.split(':', 1)[1].strip()
     conf.fatal('"smbd -b" does not tell its MODULESDIR')
+
+
+def _folder_of(conf, name, *folders):
+    for folder in folders:
+        if os.path.exists(os.path.join(folder, name)):
+            return folder
+    conf.fatal('no %s of Samba in %s' % (name, ' or '.join(folders)))
 
 
 def _folders(bld, room):
@@ -90,6 +103,7 @@ def build(bld):
         bld.stlib(target='hvrs_lib', source=lib_sources, includes='lib',
                   cflags=['-fPIC', '-fvisibility=hidden'], use=libs)
     _modules(bld, libs)
+    _fsrvp(bld, libs)
     _tools(bld, libs)
     if bld.cmd == 'install':
         return
@@ -114,8 +128,30 @@ def _modules(bld, libs):
         bld.symlink_as(os.path.join(bld.env.VFSDIR, part + '.so'), 'hvrs.so')
 
 
+def _fsrvp(bld, libs):
+    bld.shlib(target='rpc/fsrvp',
+              source=bld.path.ant_glob('rpc_server/fsrvp/*.c',
+                                       excl='rpc_server/fsrvp/launcher.c') +
+              ['samba/state_snapsets.c'],
+              includes='rpc_server/fsrvp samba lib',
+              cflags=['-fPIC', '-fvisibility=hidden'] + SAMBA_WARNINGS,
+              linkflags=['-Wl,-z,now', '-Wl,-z,relro', '-Wl,--as-needed'],
+              use='hvrs_lib SAMBA ' + libs, idx=103, install_path=None)
+    bld.install_as(os.path.join(bld.env.HVRSDIR, 'fsrvp.so'), 'rpc/fsrvp.so')
+    bld.program(target='bin/rpcd_fsrvp',
+                source='rpc_server/fsrvp/launcher.c', lib=['dl'],
+                cflags=['-DHVRS_LIBDIR="%s"' % bld.env.HVRSDIR,
+                        '-DHVRS_PRIVATE_LIBDIR="%s"' % bld.env.PRIVATEDIR],
+                install_path=None)
+    # Samba starts what is called rpcd_* there; ours takes the stock one's
+    # place (a package would divert it).
+    bld.install_as(os.path.join(bld.env.LIBEXECDIR, 'rpcd_fsrvp'),
+                   'bin/rpcd_fsrvp', chmod=0o755)
+
+
 def _tools(bld, libs):
-    uses = {'hvrs-check': 'LIBSMB2 NETTLE POPT JANSSON', 'hvrs-vhd': 'POPT JANSSON'}
+    uses = {'hvrs-check': 'LIBSMB2 NETTLE POPT JANSSON', 'hvrs-vhd': 'POPT JANSSON',
+            'hvrsctl': 'JANSSON TDB'}
     for name in _folders(bld, 'tools'):
         sources = bld.path.ant_glob('tools/%s/*.c' % name)
         if sources:

@@ -30,7 +30,8 @@ struct hvrs_share {
 	struct hvrs_probe probe;
 	enum option_switch asked[OPTION_COUNT];
 	bool on[OPTION_COUNT];	/* what auto and the parts come to */
-	const char *disk_files;
+	const char *text[OPTION_COUNT];	/* of every option of a share */
+	uint64_t number[OPTION_COUNT];	/* of those of kind OPTION_NUMBER */
 };
 
 /* The share of a handle, or NULL where the connect was passed by. */

@@ -10,7 +10,7 @@
 static bool is_disk_name(const struct hvrs_share *share, const char *name)
 {
 	return share != NULL && share->on[OPTION_DISK_ATTRIBUTES] &&
-		option_patterns_match(share->disk_files, name);
+		option_patterns_match(share->text[OPTION_DISK_FILES], name);
 }
 
 bool hvrs_is_disk_file(const struct hvrs_share *share,

@@ -68,10 +68,11 @@ static void report_value(const char *share, const struct option_row *row,
 {
 	DBG_ERR("hvrs: share %s: \"hvrs:%s = %s\" is not understood; accepted "
 		"is %s. The default \"%s\" is used\n", share, row->name, text,
-		option_kind_accepts(row->kind), row->standard);
+		option_accepts(row), row->standard);
 }
 
-static void read_options(struct hvrs_share *share, int snum)
+/* False without memory. */
+static bool read_options(struct hvrs_share *share, int snum)
 {
 	size_t i = 0;
 
@@ -84,21 +85,23 @@ static void read_options(struct hvrs_share *share, int snum)
 		if (row->global) {
 			continue;
 		}
+		ret = option_validate(row, text);
+		share->text[i] = talloc_strdup(
+			share, ret == 0 ? text : row->standard);
+		if (share->text[i] == NULL) {
+			return false;
+		}
 		if (row->kind == OPTION_SWITCH) {
-			ret = option_switch_parse(text, &share->asked[i]);
-			if (ret != 0) {
-				option_switch_parse(row->standard,
-						    &share->asked[i]);
-			}
-		} else {
-			ret = option_patterns_validate(text);
-			share->disk_files = talloc_strdup(
-				share, ret == 0 ? text : row->standard);
+			option_switch_parse(share->text[i], &share->asked[i]);
+		} else if (row->kind == OPTION_NUMBER) {
+			option_number_parse(row, share->text[i],
+					    &share->number[i]);
 		}
 		if (ret != 0) {
 			report_value(share->name, row, text);
 		}
 	}
+	return true;
 }
 
 /* ---- the file system --------------------------------------------------------- */
@@ -280,8 +283,7 @@ struct hvrs_share *hvrs_share_create(TALLOC_CTX *mem_ctx,
 	share->parts = parts;
 	share->name = lp_servicename(share, lp_sub, SNUM(conn));
 	report_unknown_options(share->name, SNUM(conn));
-	read_options(share, SNUM(conn));
-	if (share->name == NULL || share->disk_files == NULL) {
+	if (!read_options(share, SNUM(conn)) || share->name == NULL) {
 		TALLOC_FREE(share);
 		return NULL;
 	}

@@ -196,7 +196,8 @@ static bool core_hooks_wanted(void)
 	if (ret != 0) {
 		DBG_ERR("hvrs: [global] hvrs:core hooks = %s is none of %s; "
 			"auto is used\n", text,
-			option_kind_accepts(OPTION_SWITCH));
+			option_accepts(
+				option_row_get(OPTION_CORE_HOOKS)));
 	}
 	return value != OPTION_NO;
 }

@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fnmatch.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -77,6 +78,41 @@ static const struct option_row rows[OPTION_COUNT] = {
 		.name = "file regions", .kind = OPTION_SWITCH,
 		.feature = true, .standard = "auto",
 		.help = "FSCTL_QUERY_FILE_REGIONS",
+	},
+	[OPTION_REMOTE_VSS] = {
+		.name = "remote vss", .kind = OPTION_SWITCH, .feature = true,
+		.standard = "auto",
+		.help = "remote VSS may take snapshots of the share; auto: "
+			"where a provider can",
+	},
+	[OPTION_SNAPSHOT_PROVIDER] = {
+		.name = "snapshot provider", .kind = OPTION_WORD,
+		.standard = "auto", .words = "auto btrfs clone script",
+		.help = "what takes the snapshots of remote VSS",
+	},
+	[OPTION_SNAPSHOT_SCRIPT] = {
+		.name = "snapshot script", .kind = OPTION_PATH,
+		.standard = "",
+		.help = "the program of the snapshot provider script",
+	},
+	[OPTION_SNAPSHOT_FREEZE_LIMIT] = {
+		.name = "snapshot freeze limit", .kind = OPTION_NUMBER,
+		.standard = "2000", .least = 10, .most = 10000,
+		.accepts = "milliseconds, 10 to 10000",
+		.help = "writers wait no longer for the clones of a snapshot; "
+			"one that takes longer fails",
+	},
+	[OPTION_RPC_INTEGRITY] = {
+		.name = "rpc integrity", .kind = OPTION_SWITCH,
+		.global = true, .standard = "yes",
+		.help = "remote VSS refuses calls that are neither signed nor "
+			"sealed",
+	},
+	[OPTION_FSRVP_LEGACY] = {
+		.name = "fsrvp legacy statuses", .kind = OPTION_SWITCH,
+		.global = true, .standard = "no",
+		.help = "remote VSS answers as smbtorture's rpc.fsrvp expects "
+			"it where that contradicts the document",
 	},
 	[OPTION_CORE_HOOKS] = {
 		.name = "core hooks", .kind = OPTION_SWITCH, .global = true,
@@ -203,14 +239,75 @@ int option_switch_parse(const char *text, enum option_switch *_value)
 	return -EINVAL;
 }
 
-const char *option_kind_accepts(enum option_kind kind)
+int option_number_parse(const struct option_row *row, const char *text,
+			uint64_t *_value)
 {
-	switch (kind) {
+	char *end = NULL;
+	unsigned long long value = 0;
+
+	if (!isdigit((unsigned char)text[0])) {
+		return -EINVAL;
+	}
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (errno != 0 || *end != '\0' || value < row->least ||
+	    value > row->most) {
+		return -EINVAL;
+	}
+	*_value = value;
+	return 0;
+}
+
+static int word_validate(const char *words, const char *text)
+{
+	size_t length = strlen(text);
+
+	while (*words != '\0') {
+		size_t size = strcspn(words, " ");
+
+		if (size == length && strncasecmp(words, text, size) == 0) {
+			return 0;
+		}
+		words += size;
+		words += strspn(words, " ");
+	}
+	return -EINVAL;
+}
+
+int option_validate(const struct option_row *row, const char *text)
+{
+	enum option_switch on = OPTION_AUTO;
+	uint64_t number = 0;
+
+	switch (row->kind) {
+	case OPTION_SWITCH:
+		return option_switch_parse(text, &on);
+	case OPTION_PATTERNS:
+		return option_patterns_validate(text);
+	case OPTION_NUMBER:
+		return option_number_parse(row, text, &number);
+	case OPTION_WORD:
+		return word_validate(row->words, text);
+	case OPTION_PATH:
+		return text[0] == '\0' || text[0] == '/' ? 0 : -EINVAL;
+	}
+	return -EINVAL;
+}
+
+const char *option_accepts(const struct option_row *row)
+{
+	switch (row->kind) {
 	case OPTION_SWITCH:
 		return "auto, yes or no";
 	case OPTION_PATTERNS:
 		return "file name patterns separated by spaces, such as "
 			"\"*.vhdx *.vhd\"";
+	case OPTION_NUMBER:
+		return row->accepts;
+	case OPTION_WORD:
+		return row->words;
+	case OPTION_PATH:
+		return "an absolute path";
 	}
 	return "";
 }

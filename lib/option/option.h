@@ -13,6 +13,9 @@
 enum option_kind {
 	OPTION_SWITCH,		/* auto, yes or no */
 	OPTION_PATTERNS,	/* file name patterns, separated by spaces */
+	OPTION_NUMBER,		/* decimal, from least to most */
+	OPTION_WORD,		/* one of words */
+	OPTION_PATH,		/* absolute path, or empty for none */
 };
 
 enum option_switch {
@@ -34,6 +37,12 @@ enum option_id {
 	OPTION_SECTOR_SIZES,
 	OPTION_INTEGRITY,
 	OPTION_FILE_REGIONS,
+	OPTION_REMOTE_VSS,
+	OPTION_SNAPSHOT_PROVIDER,
+	OPTION_SNAPSHOT_SCRIPT,
+	OPTION_SNAPSHOT_FREEZE_LIMIT,
+	OPTION_RPC_INTEGRITY,
+	OPTION_FSRVP_LEGACY,
 	OPTION_CORE_HOOKS,
 	OPTION_COUNT
 };
@@ -44,6 +53,9 @@ struct option_row {
 	bool feature;		/* "no" takes the whole feature away */
 	bool global;		/* belongs into [global], not into a share */
 	const char *standard;	/* the default, as text */
+	uint64_t least, most;	/* of a number */
+	const char *words;	/* separated by spaces, of a word */
+	const char *accepts;	/* of a number: the range, with its unit */
 	const char *help;	/* one line for an administrator */
 };
 
@@ -71,9 +83,21 @@ const char *option_nearest(const char *name);
 int option_switch_parse(const char *text, enum option_switch *_value);
 
 /*
- * What the values of a kind look like, for a message.
+ * Reads a number in the range of its row.  Returns 0 and the value, or
+ * -EINVAL with *_value untouched.
  */
-const char *option_kind_accepts(enum option_kind kind);
+int option_number_parse(const struct option_row *row, const char *text,
+			uint64_t *_value);
+
+/*
+ * Whether a text is a value of its row.  Returns 0 or -EINVAL.
+ */
+int option_validate(const struct option_row *row, const char *text);
+
+/*
+ * What the values of an option look like, for a message.
+ */
+const char *option_accepts(const struct option_row *row);
 
 /*
  * Whether a list of patterns ("*.vhdx *.vhd") is well formed: not empty, no

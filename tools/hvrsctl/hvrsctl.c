@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "option/option.h"
+#include "hvrsctl.h"
 
 struct command {
 	const char *name;
@@ -13,36 +13,11 @@ struct command {
 	int (*run)(int argc, char **argv);
 };
 
-/* Lists the options of smb.conf, or only the names of the features. */
-static int command_options(int argc, char **argv)
-{
-	size_t i = 0;
-
-	if (argc > 1 || (argc == 1 && strcmp(argv[0], "--features") != 0)) {
-		fprintf(stderr, "hvrsctl options: unknown argument \"%s\"; "
-			"--features is all it takes\n", argv[argc - 1]);
-		return 2;
-	}
-	for (i = 0; i < OPTION_COUNT; i++) {
-		const struct option_row *row = option_row_get(i);
-
-		if (argc == 1) {
-			if (row->feature) {
-				printf("%s\n", row->name);
-			}
-			continue;
-		}
-		printf("%-7s hvrs:%s = %s\n        %s.\n        Accepted: "
-		       "%s.\n", row->global ? "global" : "share", row->name,
-		       row->standard, row->help,
-		       option_kind_accepts(row->kind));
-	}
-	return 0;
-}
-
 static const struct command commands[] = {
 	{ "options", "[--features]",
 	  "the options of smb.conf with their defaults", command_options },
+	{ "snapshots", "[--json]",
+	  "the shadow copy sets of remote VSS", command_snapshots },
 };
 
 static void usage(FILE *out)
