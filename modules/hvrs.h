@@ -23,6 +23,8 @@ struct hvrs_probe {
 	uint32_t cluster;	/* bytes, a power of two */
 };
 
+struct snapset_freeze;
+
 /* One tree connect with hvrs on it; owned by the connection. */
 struct hvrs_share {
 	const char *name;
@@ -32,6 +34,7 @@ struct hvrs_share {
 	bool on[OPTION_COUNT];	/* what auto and the parts come to */
 	const char *text[OPTION_COUNT];	/* of every option of a share */
 	uint64_t number[OPTION_COUNT];	/* of those of kind OPTION_NUMBER */
+	struct snapset_freeze *freeze;	/* hvrs_freeze.c; NULL: none */
 };
 
 /* The share of a handle, or NULL where the connect was passed by. */
@@ -92,6 +95,7 @@ struct hvrs_job {
 	int fd;			/* the job's own, as the file may be closed */
 	int other_fd;
 	int state;		/* of its thread, see hvrs_job.c */
+	const struct snapset_freeze *freeze;	/* its changes wait for */
 	bool sync;		/* make it durable before the answer */
 	bool modifies;		/* changes the content of the file */
 	bool brief;		/* too short to be worth a thread */
@@ -188,6 +192,33 @@ bool hvrs_set_sparse_running(void);
 /* What a zeroed range becomes on disk. */
 bool hvrs_zero_frees(const struct hvrs_share *share,
 		     struct files_struct *fsp);
+
+/* ---- the write freeze of snapshots (hvrs_freeze.c) --------------------------- */
+
+/*
+ * The freeze of the file system a directory is on, for as long as the process
+ * runs.  NULL, with a line in the log, where it cannot be had.
+ */
+struct snapset_freeze *hvrs_freeze_open(const char *directory);
+
+/* Whether writes wait now; false for NULL. */
+bool hvrs_freeze_is_on(const struct snapset_freeze *freeze);
+
+/* Waits in place until they do not; for threads, and what cannot wait. */
+void hvrs_freeze_wait(const struct snapset_freeze *freeze);
+
+ssize_t hvrs_pwrite(struct vfs_handle_struct *handle, struct files_struct *fsp,
+		    const void *data, size_t length, off_t offset);
+int hvrs_ftruncate(struct vfs_handle_struct *handle, struct files_struct *fsp,
+		   off_t length);
+struct tevent_req *hvrs_pwrite_send(struct vfs_handle_struct *handle,
+				    TALLOC_CTX *mem_ctx,
+				    struct tevent_context *ev,
+				    struct files_struct *fsp,
+				    const void *data, size_t length,
+				    off_t offset);
+ssize_t hvrs_pwrite_recv(struct tevent_req *req,
+			 struct vfs_aio_state *aio_state);
 
 /* ---- the router (hvrs_fsctl.c) --------------------------------------------- */
 

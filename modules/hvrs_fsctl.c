@@ -209,8 +209,10 @@ static NTSTATUS call_run(struct hvrs_call *call,
 	if (call->job->modifies) {
 		contend_level2_oplocks_begin(call->fsp, LEVEL2_CONTEND_WRITE);
 		mark_file_modified(call->fsp);
+		call->job->freeze = call->share->freeze;
 	}
-	if (pass != NULL && (call->job->sync || !call->job->brief)) {
+	if (pass != NULL && (call->job->sync || !call->job->brief ||
+			     hvrs_freeze_is_on(call->job->freeze))) {
 		status = call_start_later(call, pass);
 		if (!NT_STATUS_IS_OK(status) && call->job->modifies) {
 			contend_level2_oplocks_end(call->fsp,
@@ -218,6 +220,7 @@ static NTSTATUS call_run(struct hvrs_call *call,
 		}
 		return status;
 	}
+	hvrs_freeze_wait(call->job->freeze);
 	call->job->work(call->job);
 	return call_end(call);
 }

@@ -79,6 +79,7 @@ void hvrs_job_thread(void *private_data)
 	struct hvrs_job *job = private_data;
 	int was = 0;
 
+	hvrs_freeze_wait(job->freeze);
 	job->work(job);
 	was = __atomic_exchange_n(&job->state, JOB_DONE, __ATOMIC_SEQ_CST);
 	if (was == JOB_ABANDONED) {

@@ -269,6 +269,30 @@ static void resolve(struct hvrs_share *share, int snum)
 		 !lp_strict_allocate(snum));
 }
 
+/*
+ * Clients do not reach the folder that snapshots lie in, whatever their rights
+ * there: what the share's owner could rename would not be root's any more.
+ */
+static void hide_snapshots(int snum)
+{
+	const struct loadparm_substitution *lp_sub =
+		loadparm_s3_global_substitution();
+	const char *veto = lp_veto_files(talloc_tos(), lp_sub, snum);
+	char *more = NULL;
+
+	if (veto != NULL && strstr(veto, "/.snapshots/") != NULL) {
+		return;
+	}
+	more = talloc_asprintf(talloc_tos(), "%s%s.snapshots/",
+			       veto != NULL ? veto : "",
+			       veto != NULL && veto[0] != '\0' &&
+				       veto[strlen(veto) - 1] == '/'
+				       ? "" : "/");
+	if (more != NULL) {
+		lp_do_parameter(snum, "veto files", more);
+	}
+}
+
 struct hvrs_share *hvrs_share_create(TALLOC_CTX *mem_ctx,
 				     struct connection_struct *conn,
 				     uint32_t parts)
@@ -290,5 +314,12 @@ struct hvrs_share *hvrs_share_create(TALLOC_CTX *mem_ctx,
 	hvrs_probe(conn->connectpath, &share->probe);
 	resolve(share, SNUM(conn));
 	hvrs_sectors_apply(share, conn);
+	if (share->asked[OPTION_REMOTE_VSS] != OPTION_NO) {
+		hide_snapshots(SNUM(conn));
+	}
+	if (share->asked[OPTION_REMOTE_VSS] != OPTION_NO &&
+	    share->probe.clone) {
+		share->freeze = hvrs_freeze_open(conn->connectpath);
+	}
 	return share;
 }

@@ -207,6 +207,10 @@ static bool core_hooks_wanted(void)
 #define HVRS_HOOKS						\
 	.fs_capabilities_fn = hvrs_fs_capabilities,		\
 	.fallocate_fn = hvrs_fallocate,				\
+	.ftruncate_fn = hvrs_ftruncate,				\
+	.pwrite_fn = hvrs_pwrite,				\
+	.pwrite_send_fn = hvrs_pwrite_send,			\
+	.pwrite_recv_fn = hvrs_pwrite_recv,			\
 	.disk_free_fn = hvrs_disk_free,				\
 	.fsctl_fn = hvrs_fsctl,					\
 	.fget_dos_attributes_fn = hvrs_fget_dos_attributes,	\
