@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -273,8 +274,9 @@ static void resolve(struct hvrs_share *share, int snum)
  * Clients do not reach the folder that snapshots lie in, whatever their rights
  * there: what the share's owner could rename would not be root's any more.
  */
-static void hide_snapshots(int snum)
+static void hide_snapshots(const struct connection_struct *conn)
 {
+	int snum = SNUM(conn);
 	const struct loadparm_substitution *lp_sub =
 		loadparm_s3_global_substitution();
 	const char *veto = lp_veto_files(talloc_tos(), lp_sub, snum);
@@ -290,6 +292,26 @@ static void hide_snapshots(int snum)
 				       ? "" : "/");
 	if (more != NULL) {
 		lp_do_parameter(snum, "veto files", more);
+	}
+}
+
+/*
+ * Where files are cloned one by one the snapshots of a share lie in its own
+ * folder, while shadow_copy2 looks for them where the file system is mounted.
+ * Below it we are asked first, so it can be told.  A btrfs subvolume is a
+ * mount point to it.
+ */
+static void show_previous_versions(const struct connection_struct *conn)
+{
+	int snum = SNUM(conn);
+	struct statfs fs = {};
+
+	if (lp_parm_const_string(snum, "shadow", "mountpoint", NULL) == NULL &&
+	    lp_parm_const_string(snum, "shadow", "snapdir", NULL) == NULL &&
+	    statfs(conn->connectpath, &fs) == 0 &&
+	    fs.f_type != BTRFS_SUPER_MAGIC) {
+		lp_do_parameter(snum, "shadow:mountpoint",
+				conn->connectpath);
 	}
 }
 
@@ -315,7 +337,8 @@ struct hvrs_share *hvrs_share_create(TALLOC_CTX *mem_ctx,
 	resolve(share, SNUM(conn));
 	hvrs_sectors_apply(share, conn);
 	if (share->asked[OPTION_REMOTE_VSS] != OPTION_NO) {
-		hide_snapshots(SNUM(conn));
+		hide_snapshots(conn);
+		show_previous_versions(conn);
 	}
 	if (share->asked[OPTION_REMOTE_VSS] != OPTION_NO &&
 	    share->probe.clone) {

@@ -125,18 +125,21 @@ uint32_t snapset_context_set(struct snapset_state *state,
 	return SNAPSET_OK;
 }
 
-void snapset_expire(struct snapset_state *state, uint64_t now, bool *changed)
+void snapset_expire(struct snapset_state *state,
+		    const struct snapset_rules *rules, uint64_t now,
+		    bool *changed)
 {
 	if (state->deadline == 0 || now < state->deadline) {
 		return;
 	}
 	state->deadline = 0;
-	doom_unfinished(state, false);
+	doom_unfinished(state, rules->legacy);
 	snapset_context_clear(state);
 	*changed = true;
 }
 
-void snapset_restart(struct snapset_state *state, const char *boot,
+void snapset_restart(struct snapset_state *state,
+		     const struct snapset_rules *rules, const char *boot,
 		     uint64_t now, bool *changed)
 {
 	bool booted = strcmp(state->boot, boot) != 0;
@@ -171,5 +174,5 @@ void snapset_restart(struct snapset_state *state, const char *boot,
 			snapset_copy_renew(state, set, copy);
 		}
 	}
-	snapset_expire(state, now, changed);
+	snapset_expire(state, rules, now, changed);
 }

@@ -230,7 +230,9 @@ uint32_t snapset_mapping_delete(struct snapset_state *state,
 				bool *changed);
 
 /* The message sequence timer, 3.1.5: dooms the set that was being made. */
-void snapset_expire(struct snapset_state *state, uint64_t now, bool *changed);
+void snapset_expire(struct snapset_state *state,
+		    const struct snapset_rules *rules, uint64_t now,
+		    bool *changed);
 
 /*
  * A server process begins with a stored state.  boot names this start of the
@@ -238,7 +240,8 @@ void snapset_expire(struct snapset_state *state, uint64_t now, bool *changed);
  * that were being taken are doomed and their set is ADDED again, so that the
  * client may commit once more; everything else goes on.
  */
-void snapset_restart(struct snapset_state *state, const char *boot,
+void snapset_restart(struct snapset_state *state,
+		     const struct snapset_rules *rules, const char *boot,
 		     uint64_t now, bool *changed);
 
 /* ---- what is doomed --------------------------------------------------------- */

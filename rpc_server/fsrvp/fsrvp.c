@@ -47,7 +47,8 @@ static void timer_fires(struct tevent_context *ev, struct tevent_timer *te,
 	}
 	/* What is being made ends first; its end comes here again. */
 	if (server->job == NULL) {
-		snapset_expire(state, fsrvp_now(), &changed);
+		snapset_expire(state, &server->rules, fsrvp_now(),
+			       &changed);
 	}
 	if (changed) {
 		DBG_NOTICE("hvrs: fsrvp: the client of a shadow copy set has "
@@ -125,7 +126,8 @@ static void go_on(struct fsrvp *server)
 
 	read_boot(boot, sizeof(boot));
 	if (state_snapsets_load(frame, server->db, &state) == 0) {
-		snapset_restart(state, boot, fsrvp_now(), &changed);
+		snapset_restart(state, &server->rules, boot, fsrvp_now(),
+				&changed);
 		if (!changed || fsrvp_store(server, state) == 0) {
 			fsrvp_undo(server, state);
 			start_timer(server, state);

@@ -32,6 +32,7 @@ class FsrvpCase(unittest.TestCase):
 
     shares = ('vm', 'vmbtrfs')
     settings = SETTINGS
+    options = ['vfs objects = hvrs']
     base = {'vm': '/srv/xfs/', 'vmbtrfs': '/srv/btrfs/',
             'vmext4': '/srv/ext4/', 'other': '/srv/xfs/'}
 
@@ -41,14 +42,15 @@ class FsrvpCase(unittest.TestCase):
         for share in self.shares:
             path = self.base[share] + 'fsrvp-' + share
             self.remove(path)
-            if share == 'vmbtrfs':
+            if path.startswith('/srv/btrfs/'):
                 lab.run('btrfs', '-q', 'subvolume', 'create', path)
             else:
                 os.mkdir(path)
             shutil.chown(path, 'hvrs', 'hvrs')
+            os.chmod(path, 0o777)
             self.addCleanup(self.remove, path)
             self.directories[share] = path
-            shares[share] = (path, ['vfs objects = hvrs'])
+            shares[share] = (path, self.options)
         self.server = lab.Server(shares, self.settings)
         self.addCleanup(self.stop)
         self.before = self.exposed_shares()
@@ -471,6 +473,37 @@ class NoRegistry(FsrvpCase):
                        glob.glob(self.server.directory + '/*')
                        if os.path.isfile(path))
         self.assertIn('registry shares = yes', logs)
+
+
+class Smbtorture(FsrvpCase):
+    """Samba's own suite, with the statuses it expects where the document
+    says otherwise."""
+
+    shares = ('fsrvp_share',)
+    base = {'fsrvp_share': '/srv/xfs/'}
+    settings = SETTINGS + ['hvrs:fsrvp legacy statuses = yes',
+                           'fss:sequence timeout = 1']
+    options = ['vfs objects = shadow_copy2 hvrs']
+    tests = 10
+
+    def test_rpc_fsrvp(self):
+        done = subprocess.run(
+            ['smbtorture', '//127.0.0.1/fsrvp_share', '-p',
+             str(self.server.port), '-U', 'hvrsadmin%hvrsadmin',
+             '--option=fss:sequence timeout=1', 'rpc.fsrvp'],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=120)
+        results = [line for line in done.stdout.split('\n')
+                   if line.split(':')[0] in ('success', 'failure', 'error',
+                                             'skip')]
+        self.assertEqual([], [line for line in results
+                              if not line.startswith('success')],
+                         done.stdout[:5000])
+        self.assertEqual(self.tests, len(results), results)
+
+
+class SmbtortureBtrfs(Smbtorture):
+    base = {'fsrvp_share': '/srv/btrfs/'}
 
 
 if __name__ == '__main__':
