@@ -105,6 +105,8 @@ def build(bld):
     _modules(bld, libs)
     _fsrvp(bld, libs)
     _tools(bld, libs)
+    for page in bld.path.ant_glob('docs/man/*.[0-9]'):
+        bld.install_files('/usr/share/man/man' + page.name[-1], page)
     if bld.cmd == 'install':
         return
     _bench(bld)
