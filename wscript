@@ -152,7 +152,7 @@ def _fsrvp(bld, libs):
 
 
 def _tools(bld, libs):
-    uses = {'hvrs-check': 'LIBSMB2 NETTLE POPT JANSSON', 'hvrs-vhd': 'POPT JANSSON',
+    uses = {'hvrs-check': 'NETTLE POPT JANSSON', 'hvrs-vhd': 'POPT JANSSON',
             'hvrsctl': 'JANSSON TDB'}
     for name in _folders(bld, 'tools'):
         sources = bld.path.ant_glob('tools/%s/*.c' % name)
