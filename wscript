@@ -121,11 +121,13 @@ def _modules(bld, libs):
     bld.shlib(target='modules/hvrs', source=sources,
               includes='modules samba lib',
               cflags=['-fPIC', '-fvisibility=hidden'] + SAMBA_WARNINGS,
+              defines=['HVRS_TUNNEL_DIR="%s"' % _tunnel_dir(bld)],
               linkflags=['-Wl,-z,now', '-Wl,-z,relro', '-Wl,--as-needed'],
               use='hvrs_lib SAMBA ' + libs,
               install_path=None)
     bld.env.cshlib_PATTERN = '%s.so'
     bld.install_as(os.path.join(bld.env.VFSDIR, 'hvrs.so'), 'modules/hvrs.so')
+    _tunnels(bld, libs)
     for part in ('hvrs_fsctl', 'hvrs_extents'):
         bld.symlink_as(os.path.join(bld.env.VFSDIR, part + '.so'), 'hvrs.so')
 
@@ -149,6 +151,27 @@ def _fsrvp(bld, libs):
     # place (a package would divert it).
     bld.install_as(os.path.join(bld.env.LIBEXECDIR, 'rpcd_fsrvp'),
                    'bin/rpcd_fsrvp', chmod=0o755)
+
+
+def _tunnel_dir(bld):
+    return os.path.join(os.path.dirname(bld.env.VFSDIR), 'hvrs')
+
+
+# Tunnel servers (samba/tunnel.h): objects that the module loads.
+def _tunnels(bld, libs):
+    for name in ('rsvd',):
+        sources = bld.path.ant_glob('rpc_server/%s/*.c' % name)
+        if not sources:
+            continue
+        bld.shlib(target='rpc_server/' + name,
+                  source=sources + bld.path.ant_glob('samba/state_%s.c' % name),
+                  includes='rpc_server/%s samba lib' % name,
+                  cflags=['-fPIC', '-fvisibility=hidden'] + SAMBA_WARNINGS,
+                  linkflags=['-Wl,-z,now', '-Wl,-z,relro',
+                             '-Wl,--as-needed'],
+                  use='hvrs_lib SAMBA ' + libs, idx=110, install_path=None)
+        bld.install_as(os.path.join(_tunnel_dir(bld), name + '.so'),
+                       'rpc_server/%s.so' % name)
 
 
 def _tools(bld, libs):

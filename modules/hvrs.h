@@ -40,6 +40,9 @@ struct hvrs_share {
 /* The share of a handle, or NULL where the connect was passed by. */
 struct hvrs_share *hvrs_share(struct vfs_handle_struct *handle);
 
+/* The share of a connection, or NULL. */
+struct hvrs_share *hvrs_share_of(struct connection_struct *conn);
+
 /*
  * Sets up the share of a tree connect: reads its options, probes its file
  * system, and gives smbd the parameters that go with them.  Logs what it
@@ -230,6 +233,28 @@ NTSTATUS hvrs_fsctl(struct vfs_handle_struct *handle, struct files_struct *fsp,
 bool hvrs_fsctl_ioctl(uint32_t code, struct tevent_context *ev,
 		      struct tevent_req *req,
 		      struct smbd_smb2_ioctl_state *state);
+
+/* ---- tunnel servers (hvrs_tunnel.c) ------------------------------------------ */
+
+struct tunnel_create;
+
+/* Whether the server behind an option is there, loading it. */
+bool hvrs_tunnel_wanted(const struct hvrs_share *share, enum option_id option);
+
+size_t hvrs_tunnel_suffix(struct connection_struct *conn, const char *name);
+void hvrs_tunnel_name_cut(struct smb_filename *smb_fname);
+NTSTATUS hvrs_tunnel_create(const struct tunnel_create *given);
+bool hvrs_tunnel_ioctl(uint32_t code, struct tevent_context *ev,
+		       struct tevent_req *req,
+		       struct smbd_smb2_ioctl_state *state);
+bool hvrs_tunnel_read(struct smb_request *smbreq, struct files_struct *fsp,
+		      TALLOC_CTX *mem_ctx, DATA_BLOB *data, off_t offset,
+		      size_t length, NTSTATUS *_status);
+bool hvrs_tunnel_write(struct smb_request *smbreq, struct files_struct *fsp,
+		       uint64_t offset, DATA_BLOB data, bool through,
+		       NTSTATUS *_status);
+void hvrs_tunnel_close(struct files_struct *fsp);
+bool hvrs_tunnel_owns(const struct files_struct *fsp);
 
 /* ---- attributes of virtual disks (hvrs_attributes.c) ------------------------ */
 

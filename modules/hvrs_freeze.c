@@ -88,6 +88,11 @@ ssize_t hvrs_pwrite(struct vfs_handle_struct *handle, struct files_struct *fsp,
 int hvrs_ftruncate(struct vfs_handle_struct *handle, struct files_struct *fsp,
 		   off_t length)
 {
+	if (hvrs_tunnel_owns(fsp)) {
+		/* Its size is not that of the disk in it. */
+		errno = EACCES;
+		return -1;
+	}
 	hvrs_freeze_wait(freeze_of(handle));
 	return SMB_VFS_NEXT_FTRUNCATE(handle, fsp, length);
 }

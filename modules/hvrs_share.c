@@ -215,6 +215,12 @@ static bool can_always(const struct hvrs_share *share, int snum)
 	return true;
 }
 
+static bool can_share_disks(const struct hvrs_share *share, int snum)
+{
+	(void)snum;
+	return hvrs_tunnel_wanted(share, OPTION_SHARED_DISKS);
+}
+
 static const struct feature features[] = {
 	{ OPTION_TRIM, HVRS_PART_FSCTL, can_punch,
 	  "the file system cannot punch holes" },
@@ -234,6 +240,8 @@ static const struct feature features[] = {
 	  "the files are not on a file system of this machine" },
 	{ OPTION_INTEGRITY, HVRS_PART_EXTENTS, can_always, NULL },
 	{ OPTION_FILE_REGIONS, HVRS_PART_FSCTL, can_always, NULL },
+	{ OPTION_SHARED_DISKS, HVRS_PART_FSCTL, can_share_disks,
+	  "its server does not work in this smbd, as said above" },
 };
 
 static void resolve(struct hvrs_share *share, int snum)

@@ -6,6 +6,7 @@
 #include "hvrs.h"
 #include "hooks.h"
 #include "register.h"
+#include "tunnel.h"
 
 #undef DBGC_CLASS
 #define DBGC_CLASS DBGC_VFS
@@ -18,6 +19,20 @@ static bool is_ours(const struct vfs_handle_struct *handle)
 struct hvrs_share *hvrs_share(struct vfs_handle_struct *handle)
 {
 	return handle->data;
+}
+
+struct hvrs_share *hvrs_share_of(struct connection_struct *conn)
+{
+	struct vfs_handle_struct *handle = NULL;
+
+	for (handle = conn->vfs_handles; handle != NULL;
+	     handle = handle->next) {
+		if (is_ours(handle) && hvrs_share(handle) != NULL &&
+		    (hvrs_share(handle)->parts & HVRS_PART_FSCTL) != 0) {
+			return hvrs_share(handle);
+		}
+	}
+	return NULL;
 }
 
 /* Two instances would both answer: an error of smb.conf. */
@@ -127,8 +142,13 @@ static int hvrs_fallocate(struct vfs_handle_struct *handle,
 	const struct hvrs_share *share = hvrs_share(handle);
 	uint32_t hole = VFS_FALLOCATE_FL_PUNCH_HOLE |
 		VFS_FALLOCATE_FL_KEEP_SIZE;
-	int ret = SMB_VFS_NEXT_FALLOCATE(handle, fsp, mode, offset, length);
+	int ret = 0;
 
+	if (hvrs_tunnel_owns(fsp)) {
+		errno = EACCES;
+		return -1;
+	}
+	ret = SMB_VFS_NEXT_FALLOCATE(handle, fsp, mode, offset, length);
 	if (ret == 0 && share != NULL && mode == hole && !hooks_active() &&
 	    share->on[OPTION_ZERO_DATA] && !hvrs_zero_frees(share, fsp)) {
 		ret = SMB_VFS_NEXT_FALLOCATE(handle, fsp,
@@ -151,7 +171,63 @@ static uint64_t hvrs_disk_free(struct vfs_handle_struct *handle,
 	return SMB_VFS_NEXT_DISK_FREE(handle, smb_fname, bsize, dfree, dsize);
 }
 
+/* ---- opens that belong to a tunnel server ----------------------------------- */
+
+static NTSTATUS hvrs_create_file(
+	struct vfs_handle_struct *handle, struct smb_request *req,
+	struct files_struct *dirfsp, struct smb_filename *smb_fname,
+	uint32_t access_mask, uint32_t share_access, uint32_t disposition,
+	uint32_t options, uint32_t attributes, uint32_t oplock,
+	const struct smb2_lease *lease, uint64_t allocation,
+	uint32_t private_flags, struct security_descriptor *sd,
+	struct ea_list *ea_list, files_struct **result, int *info,
+	const struct smb2_create_blobs *in_blobs,
+	struct smb2_create_blobs *out_blobs)
+{
+	const struct tunnel_create c = {
+		.handle = handle, .req = req, .dirfsp = dirfsp,
+		.smb_fname = smb_fname, .access_mask = access_mask,
+		.share_access = share_access, .disposition = disposition,
+		.options = options, .attributes = attributes,
+		.oplock = oplock, .lease = lease, .allocation = allocation,
+		.private_flags = private_flags, .sd = sd, .ea_list = ea_list,
+		.result = result, .info = info, .in_blobs = in_blobs,
+		.out_blobs = out_blobs,
+	};
+	const struct hvrs_share *share = hvrs_share(handle);
+
+	if (share == NULL || (share->parts & HVRS_PART_FSCTL) == 0) {
+		return tunnel_create_next(&c);
+	}
+	return hvrs_tunnel_create(&c);
+}
+
+static int hvrs_close(struct vfs_handle_struct *handle,
+		      struct files_struct *fsp)
+{
+	hvrs_tunnel_close(fsp);
+	return SMB_VFS_NEXT_CLOSE(handle, fsp);
+}
+
+static NTSTATUS hvrs_brl_lock_windows(struct vfs_handle_struct *handle,
+				      struct byte_range_lock *br_lck,
+				      struct lock_struct *plock)
+{
+	if (hvrs_tunnel_owns(brl_fsp(br_lck))) {
+		return NT_STATUS_LOCK_NOT_GRANTED;
+	}
+	return SMB_VFS_NEXT_BRL_LOCK_WINDOWS(handle, br_lck, plock);
+}
+
 /* ---- core hooks ------------------------------------------------------------ */
+
+static bool core_ioctl(uint32_t code, struct tevent_context *ev,
+		       struct tevent_req *req,
+		       struct smbd_smb2_ioctl_state *state)
+{
+	return hvrs_tunnel_ioctl(code, ev, req, state) ||
+		hvrs_fsctl_ioctl(code, ev, req, state);
+}
 
 static void fs_info_begin(struct connection_struct *conn)
 {
@@ -180,9 +256,13 @@ static void fs_info_end(struct connection_struct *conn, uint16_t level,
 }
 
 static const struct hooks_client core_client = {
-	.ioctl = hvrs_fsctl_ioctl,
+	.ioctl = core_ioctl,
 	.fs_info_begin = fs_info_begin,
 	.fs_info_end = fs_info_end,
+	.name_suffix = hvrs_tunnel_suffix,
+	.name_cut = hvrs_tunnel_name_cut,
+	.read = hvrs_tunnel_read,
+	.write = hvrs_tunnel_write,
 };
 
 static bool core_hooks_wanted(void)
@@ -213,6 +293,9 @@ static bool core_hooks_wanted(void)
 	.pwrite_recv_fn = hvrs_pwrite_recv,			\
 	.disk_free_fn = hvrs_disk_free,				\
 	.fsctl_fn = hvrs_fsctl,					\
+	.create_file_fn = hvrs_create_file,			\
+	.close_fn = hvrs_close,					\
+	.brl_lock_windows_fn = hvrs_brl_lock_windows,		\
 	.fget_dos_attributes_fn = hvrs_fget_dos_attributes,	\
 	.fset_dos_attributes_fn = hvrs_fset_dos_attributes,	\
 	.get_dos_attributes_send_fn = hvrs_get_dos_attributes_send,	\

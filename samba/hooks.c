@@ -19,6 +19,126 @@ static NTSTATUS (*core_do_qfsinfo)(
 	uint16_t, uint16_t, unsigned int, size_t *, struct files_struct *,
 	struct smb_filename *, char **, int *);
 
+static uint32_t (*core_create_ucf_flags)(struct smb_request *, uint32_t,
+					 uint32_t);
+static NTSTATUS (*core_convert)(TALLOC_CTX *, connection_struct *,
+				const char *, uint32_t, NTTIME,
+				struct files_struct **,
+				struct smb_filename **);
+static NTSTATUS (*core_convert_nosymlink)(TALLOC_CTX *, connection_struct *,
+					  struct files_struct *, const char *,
+					  uint32_t, NTTIME,
+					  struct files_struct **,
+					  struct smb_filename **,
+					  struct smb_filename **,
+					  struct reparse_data_buffer **);
+static NTSTATUS (*core_aio_read)(connection_struct *, struct smb_request *,
+				 files_struct *, TALLOC_CTX *, DATA_BLOB *,
+				 off_t, size_t);
+static NTSTATUS (*core_aio_write)(connection_struct *, struct smb_request *,
+				  files_struct *, uint64_t, DATA_BLOB, bool);
+
+/* ---- names of a CREATE -------------------------------------------------------- */
+
+/*
+ * Only CREATE asks for these flags right before it looks its name up; a rename
+ * to such a name, say, must keep it.
+ */
+static bool name_is_of_create;
+
+static uint32_t hooked_create_ucf_flags(struct smb_request *req,
+					uint32_t disposition,
+					uint32_t options)
+{
+	name_is_of_create = true;
+	return core_create_ucf_flags(req, disposition, options);
+}
+
+/* The name without its suffix, or NULL where it has none. */
+static char *name_without_suffix(TALLOC_CTX *mem_ctx, connection_struct *conn,
+				 const char *name)
+{
+	size_t suffix = 0;
+
+	if (!name_is_of_create) {
+		return NULL;
+	}
+	name_is_of_create = false;
+	suffix = hooks_client->name_suffix(conn, name);
+	if (suffix == 0) {
+		return NULL;
+	}
+	return talloc_strndup(mem_ctx, name, strlen(name) - suffix);
+}
+
+static NTSTATUS hooked_convert(TALLOC_CTX *mem_ctx, connection_struct *conn,
+			       const char *name, uint32_t flags, NTTIME twrp,
+			       struct files_struct **dirfsp,
+			       struct smb_filename **smb_fname)
+{
+	char *cut = name_without_suffix(mem_ctx, conn, name);
+	NTSTATUS status = core_convert(mem_ctx, conn,
+				       cut != NULL ? cut : name, flags, twrp,
+				       dirfsp, smb_fname);
+
+	if (cut != NULL && NT_STATUS_IS_OK(status)) {
+		hooks_client->name_cut(*smb_fname);
+	}
+	TALLOC_FREE(cut);
+	return status;
+}
+
+static NTSTATUS hooked_convert_nosymlink(
+	TALLOC_CTX *mem_ctx, connection_struct *conn,
+	struct files_struct *base, const char *name, uint32_t flags,
+	NTTIME twrp, struct files_struct **dirfsp,
+	struct smb_filename **smb_fname, struct smb_filename **relative,
+	struct reparse_data_buffer **symlink)
+{
+	char *cut = name_without_suffix(mem_ctx, conn, name);
+	NTSTATUS status = core_convert_nosymlink(
+		mem_ctx, conn, base, cut != NULL ? cut : name, flags, twrp,
+		dirfsp, smb_fname, relative, symlink);
+
+	if (cut != NULL && NT_STATUS_IS_OK(status)) {
+		hooks_client->name_cut(*smb_fname);
+	}
+	TALLOC_FREE(cut);
+	return status;
+}
+
+/* ---- READ and WRITE ------------------------------------------------------------ */
+
+static NTSTATUS hooked_aio_read(connection_struct *conn,
+				struct smb_request *smbreq, files_struct *fsp,
+				TALLOC_CTX *mem_ctx, DATA_BLOB *data,
+				off_t offset, size_t length)
+{
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (hooks_client->read(smbreq, fsp, mem_ctx, data, offset, length,
+			       &status)) {
+		return status;
+	}
+	return core_aio_read(conn, smbreq, fsp, mem_ctx, data, offset, length);
+}
+
+static NTSTATUS hooked_aio_write(connection_struct *conn,
+				 struct smb_request *smbreq,
+				 files_struct *fsp, uint64_t offset,
+				 DATA_BLOB data, bool through)
+{
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (hooks_client->write(smbreq, fsp, offset, data, through,
+				&status)) {
+		return status;
+	}
+	return core_aio_write(conn, smbreq, fsp, offset, data, through);
+}
+
+/* ---- the rest ------------------------------------------------------------------- */
+
 static struct tevent_req *hooked_ioctl_filesys(
 	uint32_t code, struct tevent_context *ev, struct tevent_req *req,
 	struct smbd_smb2_ioctl_state *state)
@@ -58,6 +178,17 @@ void hooks_install(const struct hooks_client *client)
 		  (void **)&core_ioctl_filesys },
 		{ "smbd_do_qfsinfo", hooked_do_qfsinfo,
 		  (void **)&core_do_qfsinfo },
+		{ "filename_create_ucf_flags", hooked_create_ucf_flags,
+		  (void **)&core_create_ucf_flags },
+		{ "filename_convert_dirfsp", hooked_convert,
+		  (void **)&core_convert },
+		{ "filename_convert_dirfsp_nosymlink",
+		  hooked_convert_nosymlink,
+		  (void **)&core_convert_nosymlink },
+		{ "schedule_smb2_aio_read", hooked_aio_read,
+		  (void **)&core_aio_read },
+		{ "schedule_aio_smb2_write", hooked_aio_write,
+		  (void **)&core_aio_write },
 	};
 	const char *why = NULL;
 	int ret = 0;

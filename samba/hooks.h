@@ -28,6 +28,26 @@ struct hooks_client {
 	 */
 	void (*fs_info_end)(struct connection_struct *conn, uint16_t level,
 			    uint8_t *data, size_t length);
+
+	/*
+	 * The name of a CREATE: returns the length of a suffix that is no part
+	 * of the file's name, or 0; afterwards it is told the file name that
+	 * was made without it.
+	 */
+	size_t (*name_suffix)(struct connection_struct *conn,
+			      const char *name);
+	void (*name_cut)(struct smb_filename *smb_fname);
+
+	/*
+	 * SMB2 READ and WRITE.  True where the client takes them; then
+	 * *_status is OK when it will end smbreq->smb2req->subreq itself.
+	 */
+	bool (*read)(struct smb_request *smbreq, struct files_struct *fsp,
+		     TALLOC_CTX *mem_ctx, DATA_BLOB *data, off_t offset,
+		     size_t length, NTSTATUS *_status);
+	bool (*write)(struct smb_request *smbreq, struct files_struct *fsp,
+		      uint64_t offset, DATA_BLOB data, bool through,
+		      NTSTATUS *_status);
 };
 
 /*

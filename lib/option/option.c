@@ -114,6 +114,12 @@ static const struct option_row rows[OPTION_COUNT] = {
 		.help = "remote VSS answers as smbtorture's rpc.fsrvp expects "
 			"it where that contradicts the document",
 	},
+	[OPTION_SHARED_DISKS] = {
+		.name = "shared disks", .kind = OPTION_SWITCH, .feature = true,
+		.standard = "no",
+		.help = "VHDX files can be shared by several machines as "
+			"SCSI disks with reservations (MS-RSVD)",
+	},
 	[OPTION_CORE_HOOKS] = {
 		.name = "core hooks", .kind = OPTION_SWITCH, .global = true,
 		.standard = "auto",

@@ -1,0 +1,257 @@
+/*
+ * Tunnel servers (samba/tunnel.h): loads them when a share first wants one,
+ * and hands them what is theirs.
+ */
+#include "hvrs.h"
+#include "hooks.h"
+#include "tunnel.h"
+
+#include <dlfcn.h>
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+#ifndef HVRS_TUNNEL_DIR
+#error HVRS_TUNNEL_DIR is not set
+#endif
+
+struct loaded {
+	const char *file;
+	enum option_id option;
+	bool tried;
+	const struct tunnel_server *server;
+};
+
+static struct loaded servers[] = {
+	{ "rsvd.so", OPTION_SHARED_DISKS, false, NULL },
+};
+
+/* ---- loading --------------------------------------------------------------------- */
+
+static const struct tunnel_server *load(const char *file)
+{
+	const struct tunnel_server *server = NULL;
+	tunnel_entry_fn *entry = NULL;
+	char *path = NULL;
+	void *object = NULL;
+	bool ok = false;
+
+	path = talloc_asprintf(talloc_tos(), "%s/%s", HVRS_TUNNEL_DIR, file);
+	if (path == NULL) {
+		return NULL;
+	}
+	/* Samba's symbols are found as the module's own are. */
+	object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	if (object == NULL) {
+		DBG_ERR("hvrs: %s cannot be loaded: %s\n", path, dlerror());
+		TALLOC_FREE(path);
+		return NULL;
+	}
+	*(void **)&entry = dlsym(object, TUNNEL_ENTRY);
+	server = entry != NULL ? entry() : NULL;
+	if (server == NULL || server->version != TUNNEL_VERSION) {
+		DBG_ERR("hvrs: %s belongs to another version of hvrs; install "
+			"both from one package\n", path);
+		server = NULL;
+	}
+	if (server != NULL) {
+		become_root();
+		ok = server->start();
+		unbecome_root();
+	}
+	TALLOC_FREE(path);
+	return ok ? server : NULL;
+}
+
+bool hvrs_tunnel_wanted(const struct hvrs_share *share, enum option_id option)
+{
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		struct loaded *row = &servers[i];
+
+		if (row->option != option) {
+			continue;
+		}
+		if (!hooks_active()) {
+			DBG_ERR("hvrs: share %s: hvrs:%s needs the core hooks, "
+				"which are off in this smbd; it stays off\n",
+				share->name, option_row_get(option)->name);
+			return false;
+		}
+		if (!row->tried) {
+			row->tried = true;
+			row->server = load(row->file);
+		}
+		return row->server != NULL;
+	}
+	return false;
+}
+
+/* The server of a row where this connection has it switched on. */
+static const struct tunnel_server *active(const struct loaded *row,
+					  struct connection_struct *conn)
+{
+	struct hvrs_share *share = NULL;
+
+	if (row->server == NULL) {
+		return NULL;
+	}
+	share = hvrs_share_of(conn);
+	return share != NULL && share->on[row->option] ? row->server : NULL;
+}
+
+/* ---- CREATE ------------------------------------------------------------------------ */
+
+/*
+ * Between the lookup of a name and the create_file_fn that follows it at once:
+ * the file name that lost a suffix.
+ */
+static const struct smb_filename *cut_name;
+static struct connection_struct *cut_conn;
+
+size_t hvrs_tunnel_suffix(struct connection_struct *conn, const char *name)
+{
+	size_t i = 0;
+
+	cut_name = NULL;
+	cut_conn = conn;
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		const struct tunnel_server *server = active(&servers[i], conn);
+		size_t length = strlen(name);
+		size_t suffix = 0;
+
+		if (server == NULL || server->suffix == NULL) {
+			continue;
+		}
+		suffix = strlen(server->suffix);
+		if (length > suffix &&
+		    strcasecmp_m(name + length - suffix,
+				 server->suffix) == 0) {
+			return suffix;
+		}
+	}
+	return 0;
+}
+
+void hvrs_tunnel_name_cut(struct smb_filename *smb_fname)
+{
+	cut_name = smb_fname;
+}
+
+NTSTATUS tunnel_create_next(const struct tunnel_create *c)
+{
+	return SMB_VFS_NEXT_CREATE_FILE(
+		c->handle, c->req, c->dirfsp, c->smb_fname, c->access_mask,
+		c->share_access, c->disposition, c->options, c->attributes,
+		c->oplock, c->lease, c->allocation, c->private_flags, c->sd,
+		c->ea_list, c->result, c->info, c->in_blobs, c->out_blobs);
+}
+
+NTSTATUS hvrs_tunnel_create(const struct tunnel_create *given)
+{
+	struct tunnel_create c = *given;
+	NTSTATUS status = NT_STATUS_OK;
+	size_t i = 0;
+
+	c.suffix = c.req != NULL && cut_name != NULL &&
+		cut_name == c.smb_fname && cut_conn == c.handle->conn;
+	if (c.suffix) {
+		cut_name = NULL;
+	}
+	for (i = 0; i < ARRAY_SIZE(servers) && c.req != NULL; i++) {
+		const struct tunnel_server *server =
+			active(&servers[i], c.handle->conn);
+
+		if (server != NULL && server->create(&c, &status)) {
+			return status;
+		}
+	}
+	if (c.suffix) {
+		/* Nobody took it, and a stream must never be made. */
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+	return tunnel_create_next(&c);
+}
+
+/* ---- everything else ----------------------------------------------------------------- */
+
+bool hvrs_tunnel_ioctl(uint32_t code, struct tevent_context *ev,
+		       struct tevent_req *req,
+		       struct smbd_smb2_ioctl_state *state)
+{
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		const struct tunnel_server *server =
+			active(&servers[i], state->fsp->conn);
+
+		if (server != NULL && server->ioctl(code, ev, req, state)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+bool hvrs_tunnel_read(struct smb_request *smbreq, struct files_struct *fsp,
+		      TALLOC_CTX *mem_ctx, DATA_BLOB *data, off_t offset,
+		      size_t length, NTSTATUS *_status)
+{
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		const struct tunnel_server *server = servers[i].server;
+
+		if (server != NULL && server->read != NULL &&
+		    server->read(smbreq, fsp, mem_ctx, data, offset, length,
+				 _status)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+bool hvrs_tunnel_write(struct smb_request *smbreq, struct files_struct *fsp,
+		       uint64_t offset, DATA_BLOB data, bool through,
+		       NTSTATUS *_status)
+{
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		const struct tunnel_server *server = servers[i].server;
+
+		if (server != NULL && server->write != NULL &&
+		    server->write(smbreq, fsp, offset, data, through,
+				  _status)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+void hvrs_tunnel_close(struct files_struct *fsp)
+{
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		if (servers[i].server != NULL &&
+		    servers[i].server->close != NULL) {
+			servers[i].server->close(fsp);
+		}
+	}
+}
+
+bool hvrs_tunnel_owns(const struct files_struct *fsp)
+{
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		const struct tunnel_server *server = servers[i].server;
+
+		if (server != NULL && server->owns != NULL &&
+		    server->owns(fsp)) {
+			return true;
+		}
+	}
+	return false;
+}

@@ -1,0 +1,524 @@
+/*
+ * Before a command runs: unit attentions and reservations, which all processes
+ * of a disk share.
+ *
+ * A plain command looks at its own copy of the state and at the generation of
+ * the fence; nothing else while nobody changes reservations.  What changes the
+ * state locks the record, decides, makes it durable where APTPL says so,
+ * stores, and raises the generation.  Then it waits until no write is under
+ * way any more that was admitted before and would not be now; who does not end
+ * in time is ended.  Only then is it answered.
+ */
+#include "server.h"
+
+#include "lib/file_id.h"
+#include "messages.h"
+
+#include <sys/syscall.h>
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+/* How long a write may take before its process is taken for stuck. */
+#define FENCE_PATIENCE_MS 3000
+#define FENCE_POLL_FIRST_US 200
+#define FENCE_POLL_MOST_US 20000
+
+static struct state_rsvd *database;
+
+bool rsvd_admit_start(void)
+{
+	char *folder = lock_path(NULL, "hvrs");
+	bool ok = folder != NULL && (mkdir(folder, 0700) == 0 ||
+				     errno == EEXIST);
+
+	if (!ok) {
+		DBG_ERR("hvrs: shared disks: the folder %s cannot be made: "
+			"%s\n", folder != NULL ? folder : "", strerror(errno));
+	}
+	TALLOC_FREE(folder);
+	if (!ok) {
+		return false;
+	}
+	if (lp_clustering()) {
+		DBG_ERR("hvrs: shared disks: clustering = yes: one disk would "
+			"be fenced on its own node only; shared disks stay "
+			"off\n");
+		return false;
+	}
+	database = state_rsvd_open(NULL);
+	return database != NULL;
+}
+
+char *rsvd_admit_path(TALLOC_CTX *mem_ctx, const struct file_id *id,
+		      const char *kind)
+{
+	char *name = talloc_asprintf(mem_ctx, "hvrs/%llx-%llx.%s",
+				     (unsigned long long)id->devid,
+				     (unsigned long long)id->inode, kind);
+	char *path = name != NULL ? lock_path(mem_ctx, name) : NULL;
+
+	TALLOC_FREE(name);
+	return path;
+}
+
+/* ---- joining and leaving ------------------------------------------------------------- */
+
+static NTSTATUS status_of(int error)
+{
+	switch (error) {
+	case 0:
+		return NT_STATUS_OK;
+	case -EUSERS:
+	case -ENOSPC:
+		return NT_STATUS_TOO_MANY_OPENED_FILES;
+	case -EINVAL:
+	case -EPROTONOSUPPORT:
+		return NT_STATUS_INTERNAL_DB_CORRUPTION;
+	}
+	return map_nt_error_from_unix(-error);
+}
+
+static void key_fill(struct rsvd_open *open)
+{
+	const SMB_STRUCT_STAT *st = &open->fsp->fsp_name->st;
+	const struct guid *id = &open->scsi.geometry.disk_id;
+
+	open->key = (struct state_rsvd_key) { .id = open->fsp->file_id };
+	SBVAL(open->key.lasting, 0, st->st_ex_ino);
+	SBVAL(open->key.lasting, 8, (uint64_t)st->st_ex_btime.tv_sec);
+	SBVAL(open->key.lasting, 16, (uint64_t)st->st_ex_btime.tv_nsec);
+	memcpy(open->key.lasting + 24, id->bytes, 16);
+}
+
+static void host_name(const struct rsvd_context *c, char *out, size_t size)
+{
+	char *text = NULL;
+	size_t length = 0;
+
+	*out = '\0';
+	if (convert_string_talloc(talloc_tos(), CH_UTF16LE, CH_UTF8, c->name,
+				  c->name_length, &text, &length) && length > 0) {
+		strlcpy(out, text, MIN(size, length + 1));
+	}
+	TALLOC_FREE(text);
+}
+
+/* Under the record's lock: takes over what is known. */
+static void learn(struct rsvd_open *open, const struct rsvd_record *record,
+		  uint64_t generation)
+{
+	open->pr = record->pr;
+	open->generation = generation;
+	open->known = true;
+}
+
+static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
+{
+	struct server_id self = messaging_server_id(
+		open->fsp->conn->sconn->msg_ctx);
+	struct rsvd_record *record = lock->record;
+	struct rsvd_record_open row = {
+		.pid = self.pid, .task = self.task_id, .vnn = self.vnn,
+		.unique = self.unique_id,
+		.open_id = open->open_id,
+		.slot = rsvd_fence_slot(open->fence),
+		.has_initiator = !guid_is_null(&open->nexus),
+		.initiator = open->nexus,
+	};
+	uint64_t generation = 0;
+	int ret = 0;
+
+	host_name(&open->context, row.host, sizeof(row.host));
+	state_rsvd_sweep(record);
+	if (record->open_count == 0) {
+		/* The first: what the power cut left, [SPC-4] 5.12.5. */
+		scsi_pr_power_on(&record->pr);
+		ret = state_rsvd_kept_load(database, &open->key, &record->pr);
+		if (ret != 0 && ret != -ENOENT) {
+			return ret;
+		}
+		scsi_pr_power_on(&record->pr);
+	}
+	TALLOC_FREE(record->path);
+	record->path = talloc_strdup(record, open->path);
+	record->disk_id = open->scsi.geometry.disk_id;
+	record->disk_size = open->scsi.geometry.blocks *
+		open->scsi.geometry.block_size;
+	if (record->path == NULL) {
+		return -ENOMEM;
+	}
+	ret = rsvd_record_open_add(record, &row);
+	if (ret != 0) {
+		return ret;
+	}
+	rsvd_fence_change_begin(open->fence);
+	ret = state_rsvd_store(lock);
+	generation = rsvd_fence_change_end(open->fence);
+	if (ret == 0) {
+		learn(open, record, generation);
+	}
+	return ret;
+}
+
+NTSTATUS rsvd_admit_join(struct rsvd_open *open)
+{
+	struct state_rsvd_lock *lock = NULL;
+	char *path = NULL;
+	int ret = 0;
+
+	key_fill(open);
+	path = rsvd_admit_path(talloc_tos(), &open->key.id, "fence");
+	if (path == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	become_root();
+	ret = rsvd_fence_open(open, path, &open->nexus, (uint64_t)getpid(),
+			      &open->fence);
+	if (ret == 0) {
+		ret = state_rsvd_lock(talloc_tos(), database, &open->key,
+				      &lock);
+	}
+	if (ret == 0) {
+		ret = join_locked(open, lock);
+		TALLOC_FREE(lock);
+	}
+	unbecome_root();
+	TALLOC_FREE(path);
+	if (ret != 0) {
+		TALLOC_FREE(open->fence);
+		return status_of(ret);
+	}
+	open->attached = true;
+	return NT_STATUS_OK;
+}
+
+void rsvd_admit_leave(struct rsvd_open *open)
+{
+	struct state_rsvd_lock *lock = NULL;
+	size_t i = 0;
+	int ret = 0;
+
+	if (!open->attached) {
+		TALLOC_FREE(open->fence);
+		return;
+	}
+	open->attached = false;
+	become_root();
+	ret = state_rsvd_lock(talloc_tos(), database, &open->key, &lock);
+	if (ret == 0) {
+		for (i = 0; i < lock->record->open_count; i++) {
+			const struct rsvd_record_open *row =
+				&lock->record->opens[i];
+
+			if (row->open_id == open->open_id && row->pid ==
+			    (uint64_t)getpid()) {
+				rsvd_record_open_remove(lock->record, i);
+				break;
+			}
+		}
+		rsvd_fence_change_begin(open->fence);
+		ret = state_rsvd_store(lock);
+		rsvd_fence_change_end(open->fence);
+		TALLOC_FREE(lock);
+	}
+	unbecome_root();
+	if (ret != 0) {
+		DBG_ERR("hvrs: shared disk %s: the close is not recorded: %s\n",
+			open->path, strerror(-ret));
+	}
+	TALLOC_FREE(open->fence);
+}
+
+bool rsvd_admit_is_shared(const struct file_id *id,
+			  const struct rsvd_open *except)
+{
+	struct state_rsvd_key key = { .id = *id };
+	struct state_rsvd_lock *lock = NULL;
+	size_t others = 0;
+	int ret = 0;
+
+	become_root();
+	ret = state_rsvd_lock(talloc_tos(), database, &key, &lock);
+	if (ret == 0) {
+		state_rsvd_sweep(lock->record);
+		others = lock->record->open_count;
+		if (except != NULL && except->attached && others > 0) {
+			others--;
+		}
+		TALLOC_FREE(lock);
+	}
+	unbecome_root();
+	return ret != 0 || others > 0;
+}
+
+/* ---- without the lock ------------------------------------------------------------------- */
+
+static bool needs_lock(const struct scsi_command *c)
+{
+	switch (c->cdb[0]) {
+	case 0x5F: case 0x16: case 0x17: case 0x56: case 0x57:
+		return true;
+	case 0x5E:
+		/* Answered here too, behind the same fence. */
+		return true;
+	}
+	return false;
+}
+
+bool rsvd_admit_now(struct rsvd_open *open, const struct scsi_command *command,
+		    struct rsvd_admitted *_a)
+{
+	struct scsi_admission admission = {};
+
+	if (!open->known || needs_lock(command) ||
+	    scsi_pr_attention(&open->pr, &open->nexus) != SCSI_SENSE_NONE) {
+		return false;
+	}
+	if (!rsvd_fence_enter(open->fence, open->generation)) {
+		open->known = false;
+		return false;
+	}
+	scsi_pr_admit(&open->pr, &open->nexus, command->cdb, &admission);
+	*_a = (struct rsvd_admitted) {
+		.go = admission.go, .generation = open->generation,
+		.result = admission.result,
+	};
+	if (!_a->go) {
+		rsvd_fence_exit(open->fence, open->generation);
+	}
+	return true;
+}
+
+void rsvd_admit_over(struct rsvd_open *open, const struct rsvd_admitted *a)
+{
+	rsvd_fence_exit(open->fence, a->generation);
+}
+
+/* ---- with it --------------------------------------------------------------------------- */
+
+struct admit_state {
+	struct rsvd_open *open;
+	struct scsi_command *command;
+	struct rsvd_admitted a;
+	uint64_t wait_for;		/* fence: this generation */
+	struct scsi_pr_effect effect;
+	struct timeval patience;
+	unsigned poll_us;
+	bool killing;
+};
+
+/* Makes what APTPL keeps durable before anybody hears of it. */
+static int keep(struct rsvd_open *open, const struct scsi_pr *before,
+		const struct scsi_pr *after)
+{
+	if (!before->persist && !after->persist) {
+		return 0;
+	}
+	return state_rsvd_kept_store(database, &open->key,
+				     after->persist ? after : NULL);
+}
+
+static int change(struct rsvd_open *open, struct state_rsvd_lock *lock,
+		  const struct scsi_pr *before, bool reservations,
+		  uint64_t *_generation)
+{
+	int ret = reservations ? keep(open, before, &lock->record->pr) : 0;
+
+	if (ret != 0) {
+		return ret;
+	}
+	rsvd_fence_change_begin(open->fence);
+	ret = state_rsvd_store(lock);
+	*_generation = rsvd_fence_change_end(open->fence);
+	return ret;
+}
+
+/* Decides with the record in hand.  Everything but the fence happens here. */
+static int decide(struct admit_state *state, struct state_rsvd_lock *lock)
+{
+	struct rsvd_open *open = state->open;
+	struct scsi_command *c = state->command;
+	struct scsi_pr *pr = &lock->record->pr;
+	struct scsi_pr *before = talloc_memdup(lock, pr, sizeof(*pr));
+	struct scsi_admission admission = {};
+	uint64_t generation = rsvd_fence_settle(open->fence);
+	bool changed = false;
+	bool reservations = false;
+	int ret = 0;
+
+	if (before == NULL) {
+		return -ENOMEM;
+	}
+	scsi_pr_admit(pr, &open->nexus, c->cdb, &admission);
+	state->a.attention = admission.attention;
+	state->a.result = admission.result;
+	changed = admission.changed;
+	if (admission.go && c->cdb[0] == 0x5F) {
+		scsi_pr_out(pr, &open->nexus, c->cdb, c->out, c->out_length,
+			    &state->effect, &state->a.result);
+		reservations = state->effect.changed;
+	} else if (admission.go && c->cdb[0] == 0x5E) {
+		scsi_pr_in(pr, c->cdb, c->in, c->in_size, &state->a.result);
+	} else if (admission.go && needs_lock(c)) {
+		scsi_pr_reserve(pr, &open->nexus, c->cdb, &reservations,
+				&state->a.result);
+	} else if (admission.go) {
+		state->a.go = true;
+	}
+	if (changed || reservations) {
+		ret = change(open, lock, before, reservations, &generation);
+	}
+	if (ret != 0) {
+		/* Nothing of it happened. */
+		open->known = false;
+		scsi_result_sense(&state->a.result, SCSI_SENSE_INTERNAL);
+		state->a.go = false;
+		return 0;
+	}
+	learn(open, lock->record, generation);
+	if (state->a.go && !rsvd_fence_enter(open->fence, generation)) {
+		/* Not while the record is locked. */
+		return -EAGAIN;
+	}
+	state->a.generation = generation;
+	state->wait_for = needs_lock(c) ? generation : 0;
+	return 0;
+}
+
+/* ---- the fence -------------------------------------------------------------------------- */
+
+static bool is_victim(const struct admit_state *state,
+		      const struct guid *nexus)
+{
+	size_t i = 0;
+
+	if (!scsi_pr_allows(&state->open->pr, nexus, SCSI_ACCESS_WRITE)) {
+		return true;
+	}
+	for (i = 0; state->effect.abort && i < state->effect.victim_count;
+	     i++) {
+		if (guid_equal(&state->effect.victims[i], nexus) &&
+		    !guid_equal(nexus, &state->open->nexus)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static void kill_process(const struct admit_state *state, uint64_t pid)
+{
+	int fd = -1;
+
+	if (pid == (uint64_t)getpid()) {
+		return;
+	}
+	become_root();
+	fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+	if (fd >= 0) {
+		(void)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+		close(fd);
+	}
+	unbecome_root();
+	DBG_ERR("hvrs: shared disk %s: process %llu has a write under way that "
+		"a reservation forbids, and did not end it within %u ms: "
+		"killed\n", state->open->path, (unsigned long long)pid,
+		FENCE_PATIENCE_MS);
+}
+
+static bool each_busy(void *private_data, const struct guid *nexus,
+		      uint64_t pid)
+{
+	struct admit_state *state = private_data;
+
+	if (!is_victim(state, nexus)) {
+		return false;
+	}
+	if (state->killing) {
+		kill_process(state, pid);
+	}
+	return true;
+}
+
+static void fence_poll(struct tevent_context *ev, struct tevent_timer *timer,
+		       struct timeval now, void *private_data)
+{
+	struct tevent_req *req = private_data;
+	struct admit_state *state = tevent_req_data(req, struct admit_state);
+
+	(void)timer;
+	state->killing = timeval_compare(&now, &state->patience) >= 0;
+	if (rsvd_fence_busy(state->open->fence, state->wait_for, each_busy,
+			    state) == 0) {
+		tevent_req_done(req);
+		return;
+	}
+	if (state->killing) {
+		state->patience = timeval_current_ofs_msec(FENCE_PATIENCE_MS);
+	}
+	state->poll_us = MIN(2 * state->poll_us, FENCE_POLL_MOST_US);
+	if (tevent_add_timer(ev, state,
+			     timeval_current_ofs_usec(state->poll_us),
+			     fence_poll, req) == NULL) {
+		tevent_req_error(req, ENOMEM);
+	}
+}
+
+struct tevent_req *rsvd_admit_send(TALLOC_CTX *mem_ctx,
+				   struct rsvd_open *open,
+				   struct scsi_command *command)
+{
+	struct admit_state *state = NULL;
+	struct tevent_req *req = tevent_req_create(mem_ctx, &state,
+						   struct admit_state);
+	struct state_rsvd_lock *lock = NULL;
+	int ret = -EAGAIN;
+
+	if (req == NULL) {
+		return NULL;
+	}
+	state->open = open;
+	state->command = command;
+	become_root();
+	while (ret == -EAGAIN) {
+		ret = state_rsvd_lock(state, database, &open->key, &lock);
+		if (ret == 0) {
+			ret = decide(state, lock);
+			TALLOC_FREE(lock);
+		}
+	}
+	unbecome_root();
+	if (ret != 0) {
+		tevent_req_error(req, -ret);
+		return tevent_req_post(req, open->ev);
+	}
+	if (state->wait_for == 0 ||
+	    rsvd_fence_busy(open->fence, state->wait_for, each_busy,
+			    state) == 0) {
+		tevent_req_done(req);
+		return tevent_req_post(req, open->ev);
+	}
+	state->poll_us = FENCE_POLL_FIRST_US;
+	state->patience = timeval_current_ofs_msec(FENCE_PATIENCE_MS);
+	if (tevent_add_timer(open->ev, state,
+			     timeval_current_ofs_usec(state->poll_us),
+			     fence_poll, req) == NULL) {
+		tevent_req_error(req, ENOMEM);
+		return tevent_req_post(req, open->ev);
+	}
+	return req;
+}
+
+int rsvd_admit_recv(struct tevent_req *req, struct rsvd_admitted *_a)
+{
+	struct admit_state *state = tevent_req_data(req, struct admit_state);
+	int error = 0;
+
+	if (tevent_req_is_unix_error(req, &error)) {
+		tevent_req_received(req);
+		return -error;
+	}
+	*_a = state->a;
+	tevent_req_received(req);
+	return 0;
+}

@@ -1,0 +1,377 @@
+/*
+ * The door of the server of MS-RSVD: which CREATE is a shared open, what it
+ * may do beside others, and its end.
+ *
+ * Share modes: to smbd a shared open is one that reads and lets others read.
+ * So shared opens go together, and neither they nor a plain writer get past
+ * each other, through whatever share of this server.  The writing is done by
+ * a descriptor of this server's own.
+ */
+#include "server.h"
+
+#include "../libcli/smb/smb2_create_blob.h"
+#include "libcli/smb/smb2_constants.h"
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+#define WRITES (FILE_WRITE_DATA | FILE_APPEND_DATA)
+
+static struct rsvd_open *all_opens;
+
+static const struct generic_mapping file_mapping = {
+	FILE_GENERIC_READ, FILE_GENERIC_WRITE, FILE_GENERIC_EXECUTE,
+	FILE_GENERIC_ALL,
+};
+
+struct rsvd_open *rsvd_open_find(const struct files_struct *fsp)
+{
+	struct rsvd_open *open = NULL;
+
+	for (open = all_opens; open != NULL; open = open->next) {
+		if (open->fsp == fsp) {
+			return open;
+		}
+	}
+	return NULL;
+}
+
+/* ---- the end of an open ------------------------------------------------------------ */
+
+static void on_free(struct tevent_context *ev, struct tevent_immediate *im,
+		    void *private_data)
+{
+	(void)ev;
+	(void)im;
+	talloc_free(private_data);
+}
+
+/*
+ * smbd may be walking its list of files: those of this server are closed when
+ * it is done.
+ */
+static void open_end(struct rsvd_open *open)
+{
+	struct tevent_immediate *im = NULL;
+
+	rsvd_disk_close(open);
+	rsvd_admit_leave(open);
+	im = tevent_create_immediate(open);
+	if (im != NULL) {
+		tevent_schedule_immediate(im, open->ev, on_free, open);
+	}
+}
+
+void rsvd_open_idle(struct rsvd_open *open)
+{
+	if (open->closed && open->under_way == 0) {
+		open_end(open);
+	}
+}
+
+static void rsvd_close(struct files_struct *fsp)
+{
+	struct rsvd_open *open = rsvd_open_find(fsp);
+
+	rsvd_store_closed(fsp);
+	if (open == NULL) {
+		return;
+	}
+	open->fsp = NULL;
+	DLIST_REMOVE(all_opens, open);
+	open->closed = true;
+	if (open->under_way > 0) {
+		/* smbd is going down with requests under way. */
+		if (open->leaf != NULL) {
+			rsvd_store_abandon(open->leaf);
+		}
+		return;
+	}
+	open_end(open);
+}
+
+/* ---- CREATE --------------------------------------------------------------------------- */
+
+static const struct smb2_create_blob *context_find(
+	const struct tunnel_create *c)
+{
+	if (c->in_blobs == NULL || c->req == NULL || c->req->smb2req == NULL ||
+	    c->req->xconn->protocol < PROTOCOL_SMB3_02) {
+		return NULL;
+	}
+	return smb2_create_blob_find(c->in_blobs, SVHDX_OPEN_DEVICE_CONTEXT);
+}
+
+static NTSTATUS context_get(const struct tunnel_create *c,
+			    struct rsvd_context *_context)
+{
+	const struct smb2_create_blob *blob = context_find(c);
+	int ret = 0;
+
+	if (blob == NULL) {
+		/* An EA would name a snapshot, which version 1 has not. */
+		return NT_STATUS_INVALID_PARAMETER;
+	}
+	ret = rsvd_context_decode(blob->data.data, blob->data.length,
+				  SERVER_VERSION, _context);
+	if (ret == -EMSGSIZE) {
+		return NT_STATUS_BUFFER_TOO_SMALL;
+	}
+	return ret == 0 ? NT_STATUS_OK : NT_STATUS_INVALID_PARAMETER;
+}
+
+static NTSTATUS answer(const struct tunnel_create *c,
+		       const struct rsvd_open *open)
+{
+	const struct scsi_geometry *g = &open->scsi.geometry;
+	struct rsvd_properties properties = {
+		.server_version = SERVER_VERSION, .sector = g->block_size,
+		.physical_sector = g->physical_size,
+		.size = g->blocks * g->block_size,
+	};
+	uint8_t bytes[RSVD_CONTEXT_V2_SIZE];
+	size_t length = rsvd_context_encode(&open->context, &properties,
+					    bytes);
+
+	if (c->out_blobs == NULL) {
+		return NT_STATUS_OK;
+	}
+	return smb2_create_blob_add(c->out_blobs, c->out_blobs,
+				    SVHDX_OPEN_DEVICE_CONTEXT,
+				    data_blob_const(bytes, length));
+}
+
+static bool is_through(const struct tunnel_create *c)
+{
+	int snum = SNUM(c->handle->conn);
+
+	return (c->options & FILE_WRITE_THROUGH) != 0 ||
+		lp_sync_always(snum) ||
+		lp_parm_bool(snum, "smb3 share cap",
+			     "CONTINUOUS AVAILABILITY", false);
+}
+
+static struct rsvd_open *open_create(const struct tunnel_create *c,
+				     const struct rsvd_context *context)
+{
+	struct rsvd_open *open = talloc_zero(NULL, struct rsvd_open);
+
+	if (open == NULL) {
+		return NULL;
+	}
+	open->handle = c->handle;
+	open->ev = c->handle->conn->sconn->ev_ctx;
+	open->context = *context;
+	open->create_options = c->options;
+	open->through = is_through(c);
+	open->is_virtual = context->originator != RSVD_ORIGINATOR_VHDMP;
+	if (context->has_initiator) {
+		open->nexus = context->initiator;
+	}
+	open->path = talloc_asprintf(open, "%s/%s",
+				     c->handle->conn->connectpath,
+				     c->smb_fname->base_name);
+	if (open->path == NULL) {
+		TALLOC_FREE(open);
+	}
+	return open;
+}
+
+/* The file for smbd: read by this open, and read by others at most. */
+static NTSTATUS create_file(const struct tunnel_create *c, uint32_t wanted)
+{
+	struct tunnel_create next = *c;
+
+	next.access_mask = (wanted & ~(uint32_t)(WRITES | DELETE_ACCESS |
+						 FILE_DELETE_CHILD |
+						 MAXIMUM_ALLOWED_ACCESS)) |
+		FILE_READ_DATA | FILE_READ_ATTRIBUTES;
+	next.share_access = FILE_SHARE_READ;
+	next.disposition = FILE_OPEN;
+	next.options = (c->options & ~(uint32_t)FILE_DELETE_ON_CLOSE) |
+		FILE_NON_DIRECTORY_FILE;
+	next.oplock = NO_OPLOCK;
+	next.lease = NULL;
+	next.allocation = 0;
+	next.sd = NULL;
+	next.ea_list = NULL;
+	return tunnel_create_next(&next);
+}
+
+static NTSTATUS check_write(const struct tunnel_create *c,
+			    struct files_struct *fsp, uint32_t wanted)
+{
+	if (!CAN_WRITE(c->handle->conn)) {
+		return NT_STATUS_MEDIA_WRITE_PROTECTED;
+	}
+	if ((wanted & (WRITES | MAXIMUM_ALLOWED_ACCESS)) == 0) {
+		return NT_STATUS_OK;
+	}
+	return smbd_check_access_rights_fsp(c->handle->conn->cwd_fsp, fsp,
+					    false, FILE_WRITE_DATA);
+}
+
+static NTSTATUS attach(const struct tunnel_create *c, struct rsvd_open *open,
+		       uint32_t wanted)
+{
+	struct files_struct *fsp = *c->result;
+	char *path = NULL;
+	NTSTATUS status = check_write(c, fsp, wanted);
+
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if (fsp->op == NULL) {
+		return NT_STATUS_INTERNAL_ERROR;
+	}
+	open->fsp = fsp;
+	open->open_id = fsp->op->global->open_persistent_id;
+	path = rsvd_admit_path(open, &fsp->file_id, "disk");
+	if (path == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	status = rsvd_disk_open(open, path);
+	TALLOC_FREE(path);
+	if (NT_STATUS_IS_OK(status)) {
+		status = rsvd_admit_join(open);
+	}
+	if (NT_STATUS_IS_OK(status)) {
+		status = answer(c, open);
+	}
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if ((wanted & (WRITES | MAXIMUM_ALLOWED_ACCESS)) != 0) {
+		fsp->fsp_flags.can_write = true;
+		fsp->access_mask |= FILE_WRITE_DATA | FILE_APPEND_DATA;
+	}
+	return NT_STATUS_OK;
+}
+
+static NTSTATUS create_virtual(const struct tunnel_create *c,
+			       struct rsvd_open *open)
+{
+	uint32_t wanted = c->access_mask;
+	NTSTATUS status = NT_STATUS_OK;
+
+	se_map_generic(&wanted, &file_mapping);
+	if (lp_min_receive_file_size() != 0) {
+		DBG_ERR("hvrs: shared disks need min receivefile size = 0\n");
+		return NT_STATUS_NOT_SUPPORTED;
+	}
+	status = create_file(c, wanted);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	status = attach(c, open, wanted);
+	if (!NT_STATUS_IS_OK(status)) {
+		rsvd_disk_close(open);
+		rsvd_admit_leave(open);
+		open->fsp = NULL;
+		close_file_free(c->req, c->result, ERROR_CLOSE);
+		return status;
+	}
+	DLIST_ADD(all_opens, open);
+	return NT_STATUS_OK;
+}
+
+/* The bytes of the file, for tools of the host; never beside a shared open. */
+static NTSTATUS create_raw(const struct tunnel_create *c,
+			   struct rsvd_open *open)
+{
+	struct tunnel_create next = *c;
+	struct file_id id = vfs_file_id_from_sbuf(c->handle->conn,
+						  &c->smb_fname->st);
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (VALID_STAT(c->smb_fname->st) && rsvd_admit_is_shared(&id, NULL)) {
+		return NT_STATUS(RSVD_STATUS_VHD_SHARED);
+	}
+	next.disposition = FILE_OPEN;
+	next.options |= FILE_NON_DIRECTORY_FILE;
+	status = tunnel_create_next(&next);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	status = answer(c, open);
+	if (!NT_STATUS_IS_OK(status)) {
+		close_file_free(c->req, c->result, ERROR_CLOSE);
+		return status;
+	}
+	open->fsp = *c->result;
+	DLIST_ADD(all_opens, open);
+	return NT_STATUS_OK;
+}
+
+static NTSTATUS create_shared(const struct tunnel_create *c)
+{
+	struct rsvd_context context = {};
+	struct rsvd_open *open = NULL;
+	NTSTATUS status = context_get(c, &context);
+
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if (c->disposition != FILE_OPEN && c->disposition != FILE_OPEN_IF) {
+		return NT_STATUS_INVALID_PARAMETER;
+	}
+	open = open_create(c, &context);
+	if (open == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	status = open->is_virtual ? create_virtual(c, open)
+				  : create_raw(c, open);
+	if (!NT_STATUS_IS_OK(status)) {
+		talloc_free(open);
+	}
+	return status;
+}
+
+static bool rsvd_create(const struct tunnel_create *c, NTSTATUS *_status)
+{
+	const struct smb2_create_blob *blob = NULL;
+
+	if (c->suffix) {
+		*_status = create_shared(c);
+		return true;
+	}
+	blob = context_find(c);
+	/* MS-SMB2 3.3.5.9.14: without the suffix only one originator counts. */
+	if (blob != NULL && blob->data.length >= 32 &&
+	    IVAL(blob->data.data, 28) == RSVD_ORIGINATOR_VHDMP) {
+		*_status = NT_STATUS(RSVD_STATUS_VHD_SHARED);
+		return true;
+	}
+	return false;
+}
+
+static bool rsvd_owns(const struct files_struct *fsp)
+{
+	const struct rsvd_open *open = rsvd_open_find(fsp);
+
+	return open != NULL && open->is_virtual;
+}
+
+/* ---- the table ---------------------------------------------------------------------------- */
+
+static const struct tunnel_server server = {
+	.version = TUNNEL_VERSION,
+	.name = "rsvd",
+	.suffix = ":SharedVirtualDisk",
+	.start = rsvd_admit_start,
+	.create = rsvd_create,
+	.ioctl = rsvd_ioctl,
+	.read = rsvd_read,
+	.write = rsvd_write,
+	.close = rsvd_close,
+	.owns = rsvd_owns,
+};
+
+__attribute__((visibility("default")))
+const struct tunnel_server *hvrs_tunnel_server(void);
+
+__attribute__((visibility("default")))
+const struct tunnel_server *hvrs_tunnel_server(void)
+{
+	return &server;
+}

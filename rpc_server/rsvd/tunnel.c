@@ -1,0 +1,390 @@
+/*
+ * The FSCTLs of MS-RSVD: the query for support, and the tunnel with its
+ * operations, one row each.
+ */
+#include "server.h"
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+#define CODE_QUERY_SUPPORT 0x00090300
+#define CODE_SYNC_TUNNEL 0x00090304
+#define CODE_ASYNC_TUNNEL 0x00090364
+#define CODE_OFFLOAD_READ 0x00094264
+#define CODE_OFFLOAD_WRITE 0x00098268
+
+/* One operation on its way. */
+struct call {
+	struct rsvd_open *open;
+	struct tevent_req *req;		/* NULL: nobody waits any more */
+	struct tevent_req *hold;
+	struct smbd_smb2_ioctl_state *state;
+	struct rsvd_header header;
+	const uint8_t *body;
+	size_t body_length;
+	uint32_t max_out;
+	struct rsvd_scsi scsi;
+	struct scsi_command command;
+	uint8_t *data;
+};
+
+static void end_status(struct tevent_req *req, NTSTATUS status)
+{
+	if (!tevent_req_nterror(req, status)) {
+		tevent_req_done(req);
+	}
+}
+
+/* Header and body as the output; the request is done. */
+static void reply(struct smbd_smb2_ioctl_state *state, struct tevent_req *req,
+		  const struct rsvd_header *header, const uint8_t *body,
+		  size_t body_length, const uint8_t *data, size_t data_length)
+{
+	size_t length = RSVD_HEADER_SIZE + body_length + data_length;
+	uint8_t *out = talloc_size(state, length);
+
+	if (tevent_req_nomem(out, req)) {
+		return;
+	}
+	rsvd_header_encode(header, out);
+	if (body_length > 0) {
+		memcpy(out + RSVD_HEADER_SIZE, body, body_length);
+	}
+	if (data_length > 0) {
+		memcpy(out + RSVD_HEADER_SIZE + body_length, data,
+		       data_length);
+	}
+	/* Never more than the client has room for. */
+	state->out_output = data_blob_const(out, MIN(length,
+						     state->in_max_output));
+	tevent_req_done(req);
+}
+
+static void reply_status(const struct call *call, NTSTATUS status)
+{
+	struct rsvd_header header = call->header;
+
+	header.status = NT_STATUS_V(status);
+	reply(call->state, call->req, &header, NULL, 0, NULL, 0);
+}
+
+static void reply_body(const struct call *call, const uint8_t *body,
+		       size_t length)
+{
+	reply(call->state, call->req, &call->header, body, length, NULL, 0);
+}
+
+/* ---- operations that are done at once -------------------------------------------------- */
+
+static void initial_info(struct call *call)
+{
+	const struct scsi_geometry *g = &call->open->scsi.geometry;
+	struct rsvd_properties p = { .server_version = SERVER_VERSION };
+	uint8_t out[24];
+
+	rsvd_disk_refresh(call->open);
+	p.sector = g->block_size;
+	p.physical_sector = g->physical_size;
+	p.size = g->blocks * g->block_size;
+	rsvd_initial_info_encode(&p, out);
+	reply_body(call, out, sizeof(out));
+}
+
+static void check_connection(struct call *call)
+{
+	reply_body(call, NULL, 0);
+}
+
+static void srb_status(struct call *call)
+{
+	uint8_t out[24];
+	int ret = rsvd_ring_show(&call->open->ring, call->body[0], out);
+
+	if (ret != 0) {
+		reply_status(call, NT_STATUS(RSVD_STATUS_NOT_STORED));
+		return;
+	}
+	reply_body(call, out, sizeof(out));
+}
+
+static void disk_info(struct call *call)
+{
+	struct rsvd_disk_info info = { .format = 3 };
+	struct vhdx_info v = {};
+	uint8_t out[56];
+
+	vhdx_info_get(call->open->disk, &v);
+	info.type = v.type == VHDX_FIXED ? 2 : 3;
+	info.block_size = v.type == VHDX_FIXED ? 0 : v.block_size;
+	info.disk_id = v.disk_id;
+	info.file_size = v.file_size;
+	rsvd_disk_info_encode(&info, out);
+	reply_body(call, out, sizeof(out));
+}
+
+/* A disk that is no disk was not opened. */
+static void validate_disk(struct call *call)
+{
+	uint8_t valid = 1;
+
+	reply_body(call, &valid, 1);
+}
+
+/* ---- SCSI --------------------------------------------------------------------------------- */
+
+struct guard {
+	struct call *call;
+};
+
+static int guard_destructor(struct guard *guard)
+{
+	if (guard->call != NULL) {
+		guard->call->req = NULL;
+	}
+	return 0;
+}
+
+static int hold_destructor(struct guard *hold)
+{
+	if (hold->call != NULL) {
+		hold->call->hold = NULL;
+	}
+	return 0;
+}
+
+static void on_command(struct tevent_req *req)
+{
+	struct call *call = tevent_req_callback_data(req, struct call);
+	struct rsvd_open *open = call->open;
+	uint8_t body[RSVD_SCSI_SIZE];
+	int error = rsvd_command_recv(req);
+
+	TALLOC_FREE(req);
+	if (call->hold != NULL) {
+		TALLOC_FREE(call->hold);
+	}
+	if (call->req != NULL && error != 0) {
+		tevent_req_nterror(call->req, NT_STATUS_NO_MEMORY);
+	} else if (call->req != NULL) {
+		rsvd_scsi_encode(&call->scsi, &call->command.result, body);
+		reply(call->state, call->req, &call->header, body,
+		      sizeof(body), call->command.in,
+		      call->command.result.length);
+	}
+	talloc_free(call);
+	open->under_way--;
+	rsvd_open_idle(open);
+}
+
+/* A call that outlives its place on the stack, and the client's request. */
+static struct call *call_keep(const struct call *given)
+{
+	struct call *call = talloc_memdup(NULL, given, sizeof(*given));
+	struct guard *guard = NULL;
+	struct guard *hold = NULL;
+
+	if (call == NULL) {
+		return NULL;
+	}
+	talloc_set_name_const(call, "struct call");
+	guard = talloc_zero(call->state, struct guard);
+	call->hold = tevent_req_create(call, &hold, struct guard);
+	if (guard == NULL || call->hold == NULL ||
+	    aio_add_req_to_fsp(call->open->fsp, call->hold) == NULL) {
+		talloc_free(call);
+		return NULL;
+	}
+	guard->call = call;
+	talloc_set_destructor(guard, guard_destructor);
+	hold->call = call;
+	talloc_set_destructor(hold, hold_destructor);
+	return call;
+}
+
+static void scsi_bad(const struct call *call, NTSTATUS status)
+{
+	struct rsvd_header header = call->header;
+
+	header.status = NT_STATUS_V(status);
+	reply(call->state, call->req, &header, call->body,
+	      MIN(call->body_length, RSVD_SCSI_SIZE), NULL, 0);
+}
+
+static void scsi(struct call *given)
+{
+	struct tevent_req *req = given->req;
+	struct call *call = NULL;
+	struct scsi_command *c = NULL;
+	size_t room = given->max_out - RSVD_HEADER_SIZE - RSVD_SCSI_SIZE;
+	int ret = 0;
+
+	if (guid_is_null(&given->open->nexus)) {
+		scsi_bad(given, NT_STATUS_INVALID_HANDLE);
+		return;
+	}
+	ret = rsvd_scsi_decode(given->body, given->body_length, &given->scsi);
+	if (ret != 0) {
+		scsi_bad(given, NT_STATUS_INVALID_PARAMETER);
+		return;
+	}
+	call = call_keep(given);
+	if (tevent_req_nomem(call, req)) {
+		return;
+	}
+	c = &call->command;
+	memcpy(c->cdb, call->scsi.cdb, sizeof(c->cdb));
+	c->cdb_length = call->scsi.cdb_length;
+	c->in_size = MIN(call->scsi.transfer, room);
+	c->in = talloc_size(call, MAX(c->in_size, 1));
+	c->out_length = call->scsi.data_length;
+	c->out = talloc_memdup(call, call->scsi.data, c->out_length);
+	if (tevent_req_nomem(c->in, req) || tevent_req_nomem(c->out, req)) {
+		talloc_free(call);
+		return;
+	}
+	req = rsvd_command_send(call, call->open, c);
+	if (tevent_req_nomem(req, call->req)) {
+		talloc_free(call);
+		return;
+	}
+	call->open->under_way++;
+	tevent_req_set_callback(req, on_command, call);
+}
+
+/* ---- the dispatch, 3.2.5.5 ------------------------------------------------------------------ */
+
+static const struct operation {
+	uint32_t code;
+	size_t min_in;
+	uint32_t min_out;
+	NTSTATUS small_in;
+	NTSTATUS small_out;
+	void (*run)(struct call *call);
+} operations[] = {
+	{ RSVD_INITIAL_INFO, 16, 40, NT_STATUS_BUFFER_TOO_SMALL,
+	  NT_STATUS_BUFFER_TOO_SMALL, initial_info },
+	{ RSVD_SCSI, 16, 52, NT_STATUS_INVALID_PARAMETER,
+	  NT_STATUS_INVALID_PARAMETER, scsi },
+	{ RSVD_CHECK_CONNECTION, 16, 16, NT_STATUS_BUFFER_TOO_SMALL,
+	  STATUS_BUFFER_OVERFLOW, check_connection },
+	{ RSVD_SRB_STATUS, 17, 40, NT_STATUS_INVALID_PARAMETER,
+	  NT_STATUS_INVALID_PARAMETER, srb_status },
+	{ RSVD_DISK_INFO, 16, 72, NT_STATUS_BUFFER_TOO_SMALL,
+	  NT_STATUS_BUFFER_TOO_SMALL, disk_info },
+	{ RSVD_VALIDATE_DISK, 16, 17, NT_STATUS_BUFFER_TOO_SMALL,
+	  NT_STATUS_BUFFER_TOO_SMALL, validate_disk },
+};
+
+static void dispatch(struct call *call)
+{
+	uint32_t group = call->header.operation & 0x00FFF000;
+	size_t i = 0;
+
+	if (group != 0x1000 && !(SERVER_VERSION >= 2 && group == 0x2000)) {
+		reply_status(call, NT_STATUS(RSVD_STATUS_VERSION));
+		return;
+	}
+	for (i = 0; i < ARRAY_SIZE(operations); i++) {
+		const struct operation *op = &operations[i];
+
+		if (op->code != call->header.operation) {
+			continue;
+		}
+		if (RSVD_HEADER_SIZE + call->body_length < op->min_in) {
+			end_status(call->req, op->small_in);
+			return;
+		}
+		if (call->max_out < op->min_out) {
+			end_status(call->req, op->small_out);
+			return;
+		}
+		op->run(call);
+		return;
+	}
+	reply_status(call, NT_STATUS_INVALID_PARAMETER);
+}
+
+static void tunnel(struct tevent_req *req, struct smbd_smb2_ioctl_state *state)
+{
+	struct call call = {
+		.open = rsvd_open_find(state->fsp), .req = req,
+		.state = state, .max_out = state->in_max_output,
+	};
+	int ret = 0;
+
+	if (call.open == NULL) {
+		end_status(req, NT_STATUS_INVALID_DEVICE_REQUEST);
+		return;
+	}
+	ret = rsvd_header_decode(state->in_input.data, state->in_input.length,
+				 &call.header);
+	if (ret != 0) {
+		end_status(req, NT_STATUS_BUFFER_TOO_SMALL);
+		return;
+	}
+	if ((call.header.operation & 0xFF000000) != 0x02000000 ||
+	    !call.open->is_virtual) {
+		end_status(req, NT_STATUS_INVALID_DEVICE_REQUEST);
+		return;
+	}
+	if (call.max_out < RSVD_HEADER_SIZE &&
+	    call.header.operation != RSVD_SCSI &&
+	    call.header.operation != RSVD_CHECK_CONNECTION &&
+	    call.header.operation != RSVD_SRB_STATUS) {
+		end_status(req, NT_STATUS_BUFFER_TOO_SMALL);
+		return;
+	}
+	call.header.status = 0;
+	call.body = state->in_input.data + RSVD_HEADER_SIZE;
+	call.body_length = state->in_input.length - RSVD_HEADER_SIZE;
+	dispatch(&call);
+}
+
+/* 3.2.5.6: also asked of plain opens, to learn what the share can. */
+static void query_support(struct tevent_req *req,
+			  struct smbd_smb2_ioctl_state *state)
+{
+	const struct rsvd_open *open = rsvd_open_find(state->fsp);
+	uint8_t *out = NULL;
+
+	if (state->in_max_output < 8) {
+		end_status(req, NT_STATUS_BUFFER_TOO_SMALL);
+		return;
+	}
+	out = talloc_zero_array(state, uint8_t, 8);
+	if (tevent_req_nomem(out, req)) {
+		return;
+	}
+	SIVAL(out, 0, SERVER_VERSION >= 2 ? 7 : 1);
+	if (open != NULL) {
+		SIVAL(out, 4, 3);
+	} else if (rsvd_admit_is_shared(&state->fsp->file_id, NULL)) {
+		SIVAL(out, 4, 1);
+	}
+	state->out_output = data_blob_const(out, 8);
+	tevent_req_done(req);
+}
+
+bool rsvd_ioctl(uint32_t code, struct tevent_context *ev,
+		struct tevent_req *req, struct smbd_smb2_ioctl_state *state)
+{
+	(void)ev;
+	switch (code) {
+	case CODE_QUERY_SUPPORT:
+		query_support(req, state);
+		return true;
+	case CODE_SYNC_TUNNEL:
+	case CODE_ASYNC_TUNNEL:
+		tunnel(req, state);
+		return true;
+	case CODE_OFFLOAD_READ:
+	case CODE_OFFLOAD_WRITE:
+		if (rsvd_open_find(state->fsp) == NULL) {
+			return false;
+		}
+		end_status(req, NT_STATUS(code == CODE_OFFLOAD_READ ?
+					  0xC000A2A3 : 0xC000A2A4));
+		return true;
+	}
+	return false;
+}

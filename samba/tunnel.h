@@ -1,0 +1,84 @@
+/*
+ * Tunnel servers: protocols that ride on opens of ordinary files, by FSCTLs
+ * and create contexts of their own ([MS-RSVD], [MS-SQOS]).  Each is a shared
+ * object of its own that the hvrs module loads for a share that wants it, and
+ * the two know each other only by the tables below.
+ *
+ * A server exports one function, hvrs_tunnel_server(), and needs core hooks.
+ * Everything is called in smbd's own thread, as the connected user where
+ * nothing else is said.
+ */
+#ifndef HVRS_SAMBA_TUNNEL_H
+#define HVRS_SAMBA_TUNNEL_H
+
+#include "samba.h"
+
+#define TUNNEL_VERSION 1
+#define TUNNEL_ENTRY "hvrs_tunnel_server"
+
+/* A CREATE on its way down: what create_file_fn was given. */
+struct tunnel_create {
+	struct vfs_handle_struct *handle;
+	struct smb_request *req;
+	struct files_struct *dirfsp;
+	struct smb_filename *smb_fname;
+	uint32_t access_mask;
+	uint32_t share_access;
+	uint32_t disposition;
+	uint32_t options;
+	uint32_t attributes;
+	uint32_t oplock;
+	const struct smb2_lease *lease;
+	uint64_t allocation;
+	uint32_t private_flags;
+	struct security_descriptor *sd;
+	struct ea_list *ea_list;
+	files_struct **result;
+	int *info;
+	const struct smb2_create_blobs *in_blobs;
+	struct smb2_create_blobs *out_blobs;
+	/* The client's name ended in the suffix of a server; it is cut off. */
+	bool suffix;
+};
+
+/* Goes on with the next VFS module. */
+NTSTATUS tunnel_create_next(const struct tunnel_create *c);
+
+struct tunnel_server {
+	unsigned version;		/* TUNNEL_VERSION */
+	const char *name;
+	/*
+	 * A suffix of names, with its colon, that makes an open one of this
+	 * server's; NULL for none.  It never names a stream.
+	 */
+	const char *suffix;
+	/*
+	 * Called once when the object is loaded, as root.  False, with a line
+	 * in the log, where it cannot work.
+	 */
+	bool (*start)(void);
+	/* Takes a CREATE, or returns false to leave it alone. */
+	bool (*create)(const struct tunnel_create *c, NTSTATUS *_status);
+	/* A file-system FSCTL; as struct hooks_client's ioctl. */
+	bool (*ioctl)(uint32_t code, struct tevent_context *ev,
+		      struct tevent_req *req,
+		      struct smbd_smb2_ioctl_state *state);
+	/*
+	 * SMB2 READ and WRITE.  True where it takes them: then *_status is OK
+	 * when it will end the request (smb2req->subreq), or the error.
+	 */
+	bool (*read)(struct smb_request *smbreq, struct files_struct *fsp,
+		     TALLOC_CTX *mem_ctx, DATA_BLOB *data, off_t offset,
+		     size_t length, NTSTATUS *_status);
+	bool (*write)(struct smb_request *smbreq, struct files_struct *fsp,
+		      uint64_t offset, DATA_BLOB data, bool through,
+		      NTSTATUS *_status);
+	/* The descriptor of a file is about to be closed. */
+	void (*close)(struct files_struct *fsp);
+	/* Whether the content of the file belongs to the server. */
+	bool (*owns)(const struct files_struct *fsp);
+};
+
+typedef const struct tunnel_server *tunnel_entry_fn(void);
+
+#endif
