@@ -139,15 +139,6 @@ void hvrs_tunnel_name_cut(struct smb_filename *smb_fname)
 	cut_name = smb_fname;
 }
 
-NTSTATUS tunnel_create_next(const struct tunnel_create *c)
-{
-	return SMB_VFS_NEXT_CREATE_FILE(
-		c->handle, c->req, c->dirfsp, c->smb_fname, c->access_mask,
-		c->share_access, c->disposition, c->options, c->attributes,
-		c->oplock, c->lease, c->allocation, c->private_flags, c->sd,
-		c->ea_list, c->result, c->info, c->in_blobs, c->out_blobs);
-}
-
 NTSTATUS hvrs_tunnel_create(const struct tunnel_create *given)
 {
 	struct tunnel_create c = *given;

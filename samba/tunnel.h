@@ -42,7 +42,14 @@ struct tunnel_create {
 };
 
 /* Goes on with the next VFS module. */
-NTSTATUS tunnel_create_next(const struct tunnel_create *c);
+static inline NTSTATUS tunnel_create_next(const struct tunnel_create *c)
+{
+	return SMB_VFS_NEXT_CREATE_FILE(
+		c->handle, c->req, c->dirfsp, c->smb_fname, c->access_mask,
+		c->share_access, c->disposition, c->options, c->attributes,
+		c->oplock, c->lease, c->allocation, c->private_flags, c->sd,
+		c->ea_list, c->result, c->info, c->in_blobs, c->out_blobs);
+}
 
 struct tunnel_server {
 	unsigned version;		/* TUNNEL_VERSION */

@@ -14,7 +14,7 @@
 struct io {
 	struct rsvd_open *open;
 	struct scsi_command command;
-	struct tevent_req *smb2;	/* NULL: nobody waits any more */
+	struct smb_request *smbreq;	/* NULL: nobody waits any more */
 	struct tevent_req *hold;	/* keeps smbd from closing the file */
 	bool write;
 	size_t length;
@@ -34,7 +34,7 @@ struct hold {
 static int guard_destructor(struct guard *guard)
 {
 	if (guard->io != NULL) {
-		guard->io->smb2 = NULL;
+		guard->io->smbreq = NULL;
 	}
 	return 0;
 }
@@ -113,22 +113,22 @@ static NTSTATUS check(struct rsvd_open *open, const struct smb_request *smbreq,
 static void answer(struct io *io, int error)
 {
 	struct scsi_result *result = &io->command.result;
+	struct tevent_req *smb2 = io->smbreq->smb2req->subreq;
 	NTSTATUS status = error == 0 ? status_of(io->open, result)
 				     : NT_STATUS_NO_MEMORY;
 
 	if (NT_STATUS_IS_OK(status) && io->write) {
-		status = smb2_write_complete_nosync(io->smb2,
-						    (ssize_t)io->length, 0);
+		status = smb2_write_complete_nosync(smb2, (ssize_t)io->length,
+						    0);
 	} else if (NT_STATUS_IS_OK(status)) {
 		io->data->data = talloc_steal(io->mem_ctx, io->command.in);
 		io->data->length = result->length;
-		status = smb2_read_complete(io->smb2,
-					    (ssize_t)result->length, 0);
+		status = smb2_read_complete(smb2, (ssize_t)result->length, 0);
 	}
-	if (tevent_req_nterror(io->smb2, status)) {
+	if (tevent_req_nterror(smb2, status)) {
 		return;
 	}
-	tevent_req_done(io->smb2);
+	tevent_req_done(smb2);
 }
 
 static void on_command(struct tevent_req *req)
@@ -142,7 +142,7 @@ static void on_command(struct tevent_req *req)
 	if (io->hold != NULL) {
 		TALLOC_FREE(io->hold);
 	}
-	if (io->smb2 != NULL) {
+	if (io->smbreq != NULL) {
 		answer(io, error);
 	}
 	talloc_free(io);
@@ -177,7 +177,8 @@ static NTSTATUS io_start(struct io *io, struct smb_request *smbreq,
 	struct scsi_command *c = &io->command;
 	struct tevent_req *req = NULL;
 
-	io->smb2 = smbreq->smb2req->subreq;
+	/* Its subreq is known when smbd has queued it. */
+	io->smbreq = smbreq;
 	c->cdb_length = SCSI_CDB_LENGTH;
 	c->cdb[0] = io->write ? 0x8A : 0x88;
 	c->cdb[1] = through ? 0x08 : 0;

@@ -1,0 +1,261 @@
+"""A client of MS-RSVD: opens of shared virtual disks, the tunnel, SCSI
+commands.  Bytes are put together here from the protocol, not with the help of
+the code under test."""
+
+import collections
+import os
+import struct
+import uuid
+
+import lab
+import smb2
+
+QUERY_SUPPORT, SYNC_TUNNEL, ASYNC_TUNNEL = 0x90300, 0x90304, 0x90364
+OFFLOAD_READ, OFFLOAD_WRITE = 0x94264, 0x98268
+CONTEXT = bytes.fromhex('9CCBCF9E04C1E643980E158DA1F6EC83')
+SUFFIX = ':SharedVirtualDisk'
+
+INITIAL_INFO, SCSI, CHECK_CONNECTION, SRB_STATUS, DISK_INFO, VALIDATE = \
+    range(0x02001001, 0x02001007)
+
+STORED = 0xC05C0000
+NOT_STORED, ATTENTION, CAPACITY, RES_PREEMPTED, RES_RELEASED, REG_PREEMPTED \
+    = range(0xC05CFF00, 0xC05CFF06)
+CONFLICT, WRONG_TYPE, VERSION, VHD_SHARED = range(0xC05CFF07, 0xC05CFF0B)
+SHARING_VIOLATION = 0xC0000043
+
+GOOD, CHECK, RESERVATION_CONFLICT = 0, 2, 0x18
+IN, OUT, NONE = 1, 0, 2
+NO_BUFFERING = 8
+ACCESS = 0x3 | 0x80 | 0x20000
+WE, EA, WE_RO, EA_RO, WE_AR, EA_AR = 1, 3, 5, 6, 7, 8
+REGISTER, RESERVE, RELEASE, CLEAR, PREEMPT, ABORT, IGNORE, MOVE = range(8)
+
+Result = collections.namedtuple('Result', 'status sense data srb')
+
+
+def make_disk(path, size=64 * lab.MIB, kind='dynamic', block=lab.MIB):
+    """A VHDX by qemu-img."""
+    options = 'subformat=%s,block_size=%d' % (kind, block)
+    lab.run('qemu-img', 'create', '-q', '-f', 'vhdx', '-o', options, path,
+            str(size))
+    set_physical(path)
+    lab.run('chown', 'hvrs:hvrs', path)
+    return path
+
+
+def set_physical(path, size=4096):
+    """Hyper-V's disks have physical sectors of 4 KiB, qemu-img's of 512."""
+    head = lab.content(path, 0, 4 * lab.MIB)
+    table = head.index(b'metadata')
+    entry = head.index(uuid.UUID(
+        'CDA348C7-445D-4471-9CC9-E9885251C556').bytes_le, table)
+    (offset,) = struct.unpack_from('<I', head, entry + 16)
+    lab.put(path, table + offset, struct.pack('<I', size))
+
+
+def open_context(initiator, version=1, has=None, originator=1, host='Client01',
+                 request=1, flags=0):
+    name = host.encode('utf-16-le')
+    data = struct.pack('<IB3x16sIIQH', version,
+                       (1 if initiator else 0) if has is None else has,
+                       initiator.bytes_le if initiator else bytes(16), flags,
+                       originator, request, len(name))
+    data += name[:126].ljust(126, b'\0')
+    return data + (bytes(24) if version == 2 else b'')
+
+
+def pack(contexts):
+    out = b''
+    for i, (name, data) in enumerate(contexts):
+        at = (16 + len(name) + 7) // 8 * 8
+        one = struct.pack('<IHHHHI', 0, 16, len(name), 0, at, len(data))
+        one = (one + name).ljust(at, b'\0') + data
+        if i + 1 < len(contexts):
+            one = one.ljust((len(one) + 7) // 8 * 8, b'\0')
+            one = struct.pack('<I', len(one)) + one[4:]
+        out += one
+    return out
+
+
+def unpack(body):
+    """[(name, data)] of a CREATE response."""
+    found = []
+    offset, length = struct.unpack_from('<II', body, 80)
+    data = body[offset - 64:offset - 64 + length] if length else b''
+    while data:
+        step, name, size, _, at, count = struct.unpack_from('<IHHHHI', data)
+        found.append((data[name:name + size], data[at:at + count]))
+        data = data[step:] if step else b''
+    return found
+
+
+def create_body(name, contexts=(), access=ACCESS, disposition=smb2.OPEN,
+                options=NO_BUFFERING, sharing=7):
+    text = name.replace('/', '\\').encode('utf-16-le')
+    data = pack(contexts)
+    at = 120 + (len(text) + 7) // 8 * 8
+    body = struct.pack('<HBBI8s8sIIIIIHHII', 57, 0, 0, 2, bytes(8), bytes(8),
+                       access, 0, sharing, disposition, options, 120,
+                       len(text), at if data else 0, len(data))
+    return (body + text).ljust(at - 64, b'\0') + data
+
+
+class Disk(smb2.File):
+    """A shared open; raises StatusError where the server refuses."""
+
+    def __init__(self, tree, name, initiator=True, context=None, version=1,
+                 contexts=(), suffix=SUFFIX, **how):
+        self.initiator = uuid.uuid4() if initiator is True else initiator
+        if context is None:
+            context = open_context(self.initiator, version)
+        sent = list(contexts)
+        if context:
+            sent.append((CONTEXT, context))
+        reply = tree.call(smb2.CREATE, create_body(name + suffix, sent, **how))
+        if reply.status != smb2.OK:
+            raise smb2.StatusError(reply.status, 'shared open of ' + name)
+        super().__init__(tree, reply.body)
+        self.answers = unpack(reply.body)
+        self.request = 0
+
+    def tunnel(self, operation, body=b'', max_out=4096, code=SYNC_TUNNEL):
+        """(SMB2 status, header status, body)"""
+        return self.tunnel_end(self.tunnel_send(operation, body, max_out,
+                                                code))
+
+    def tunnel_send(self, operation, body=b'', max_out=4096,
+                    code=SYNC_TUNNEL):
+        self.request += 1
+        self.sent = (operation, self.request)
+        return (self.fsctl_send(code, struct.pack('<IIQ', *(
+            operation, 0, self.request)) + body, max_out), operation,
+            self.request)
+
+    def tunnel_end(self, sent):
+        mid, operation, request = sent
+        reply = self.tree.connection.wait(mid)
+        out = smb2.ioctl_output(reply)
+        if reply.status != smb2.OK:
+            return reply.status, None, out
+        got, status, echoed = struct.unpack_from('<IIQ', out)
+        assert (got, echoed) == (operation, request), out.hex()
+        return reply.status, status, out[16:]
+
+    def scsi_body(self, cdb, out=b'', room=0, length=None, direction=None):
+        if direction is None:
+            direction = OUT if out else IN if room else NONE
+        return struct.pack('<HHBBBBII', 36, 0, length or 16, 20, direction, 0,
+                           0x80 if out else 0x40,
+                           len(out) or room) + bytes(cdb).ljust(
+                               16, b'\0') + bytes(4) + out
+
+    def scsi_send(self, cdb, out=b'', room=0, **how):
+        return self.tunnel_send(SCSI, self.scsi_body(cdb, out, room, **how),
+                                max(4096, room + 52))
+
+    def scsi_end(self, sent):
+        smb, status, body = self.tunnel_end(sent)
+        assert (smb, status) == (0, 0), (hex(smb), status and hex(status))
+        length, srb, scsi = struct.unpack_from('<HBB', body)
+        size = struct.unpack_from('<I', body, 12)[0]
+        assert length == 36 and body[5] == 20
+        assert len(body) == 36 + size, (len(body), size)
+        sense = body[16:36]
+        code = (sense[2] & 15) << 16 | sense[12] << 8 | sense[13]
+        return Result(scsi, code if scsi == CHECK else 0, body[36:], srb)
+
+    def scsi(self, cdb, out=b'', room=0, **how):
+        return self.scsi_end(self.scsi_send(cdb, out, room, **how))
+
+    def pr_out_send(self, action, kind=0, key=0, action_key=0, aptpl=0):
+        cdb = [0x5F, action, kind, 0, 0, 0, 0, 0, 24]
+        return self.scsi_send(cdb, struct.pack('>QQIBxxx', key, action_key, 0,
+                                               aptpl), length=10)
+
+    def pr_out(self, *arguments, **how):
+        return self.scsi_end(self.pr_out_send(*arguments, **how))
+
+    def pr_in(self, action, room=8192):
+        return self.scsi([0x5E, action, 0, 0, 0, 0, 0, room >> 8, room & 255],
+                         room=room)
+
+    def keys(self):
+        data = self.pr_in(0).data
+        generation, length = struct.unpack_from('>II', data)
+        return generation, sorted(struct.unpack('>%dQ' % (length // 8),
+                                                data[8:8 + length]))
+
+    def reservation(self):
+        """(key, type) or None"""
+        data = self.pr_in(1).data
+        if len(data) == 8:
+            return None
+        return struct.unpack_from('>Q', data, 8)[0], data[21]
+
+    def read_status(self, offset, length):
+        """(status, data)"""
+        reply = self.tree.connection.wait(self.read_send(offset, length))
+        if reply.status != smb2.OK:
+            return reply.status, b''
+        start, got = reply.body[2], struct.unpack_from('<I', reply.body, 4)[0]
+        return 0, reply.body[start - 64:start - 64 + got]
+
+    def write_status(self, offset, data):
+        return self.tree.connection.wait(self.write_send(offset, data)).status
+
+
+class Case(lab.Case):
+    """A share with shared disks; self.disk() opens t/disk.vhdx."""
+
+    shares = {'vm': ['vfs objects = hvrs', 'hvrs:shared disks = yes'],
+              'vmraw': ('/srv/xfs/vm', []),
+              'vmoff': ['vfs objects = hvrs']}
+
+    def setUp(self):
+        super().setUp()
+        self.image = make_disk(self.path('disk.vhdx'))
+
+    def disk(self, name='t/disk.vhdx', tree=None, **how):
+        return Disk(tree or self.tree, name, **how)
+
+    def other(self, **how):
+        """A shared open of a client of its own."""
+        return self.disk(tree=self.connect(), **how)
+
+    def refused(self, status, *arguments, **how):
+        with self.assertRaises(smb2.StatusError) as caught:
+            self.disk(*arguments, **how)
+        self.expect(status, caught.exception.status)
+
+    def good(self, result):
+        self.assertEqual((GOOD, 1), (result.status, result.srb),
+                         '%06x' % result.sense)
+        return result
+
+    def conflict(self, result):
+        self.assertEqual((RESERVATION_CONFLICT, 4, 0),
+                         (result.status, result.srb, result.sense))
+
+    def sense(self, code, result):
+        self.assertEqual('%02x %06x' % (CHECK, code),
+                         '%02x %06x' % (result.status, result.sense))
+
+
+def server_process(server, disk):
+    """The pid of the smbd that serves a connection, from its socket."""
+    port = disk.tree.connection.socket.getsockname()[1]
+    wanted = ':%04X' % port
+    inodes = set()
+    for line in open('/proc/net/tcp').read().split('\n')[1:]:
+        fields = line.split()
+        if len(fields) > 9 and fields[2].endswith(wanted):
+            inodes.add('socket:[%s]' % fields[9])
+    for pid in server.children():
+        try:
+            for fd in os.listdir('/proc/%d/fd' % pid):
+                if os.readlink('/proc/%d/fd/%s' % (pid, fd)) in inodes:
+                    return pid
+        except OSError:
+            pass
+    raise AssertionError('no process serves port %d' % port)
