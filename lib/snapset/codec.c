@@ -51,6 +51,7 @@ static void put_copy(struct cursor_put *out, const struct snapset_copy *copy)
 	cursor_put_u8(out, copy->doomed ? FLAG_DOOMED : 0);
 	put_text(out, copy->store);
 	put_text(out, copy->provider);
+	put_text(out, copy->share);
 	put_text(out, copy->snapshot);
 	cursor_put_le16(out, (uint16_t)count_mappings(copy->mappings));
 	for (mapping = copy->mappings; mapping != NULL;
@@ -110,6 +111,7 @@ static size_t room_for(const struct snapset_state *state)
 		for (copy = set->copies; copy != NULL; copy = copy->next) {
 			room += 64 + strlen(copy->store) +
 				strlen(copy->provider) +
+				strlen(copy->share) +
 				strlen(copy->snapshot);
 			for (mapping = copy->mappings; mapping != NULL;
 			     mapping = mapping->next) {
@@ -230,6 +232,7 @@ static void get_copies(struct cursor *in, struct snapset_set *set)
 		copy->doomed = (cursor_u8(in) & FLAG_DOOMED) != 0;
 		copy->store = get_text(copy, in);
 		copy->provider = get_text(copy, in);
+		copy->share = get_text(copy, in);
 		copy->snapshot = get_text(copy, in);
 		get_mappings(in, copy);
 		*end = copy;

@@ -136,6 +136,7 @@ void snapset_copy_renew(struct snapset_state *state, struct snapset_set *set,
 		.created = copy->created,
 		.store = copy->store,
 		.provider = copy->provider,
+		.share = copy->share,
 		.snapshot = copy->snapshot,
 		.doomed = true,
 	};
@@ -290,10 +291,11 @@ static struct snapset_copy *new_copy(struct snapset_set *set,
 	copy->created = add->created;
 	copy->store = talloc_strdup(copy, add->store);
 	copy->provider = talloc_strdup(copy, add->provider);
+	copy->share = talloc_strdup(copy, add->share);
 	copy->snapshot = "";
 	copy->mappings = new_mapping(copy, add);
 	if (copy->store == NULL || copy->provider == NULL ||
-	    copy->mappings == NULL) {
+	    copy->share == NULL || copy->mappings == NULL) {
 		talloc_free(copy);
 		return NULL;
 	}

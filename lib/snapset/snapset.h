@@ -79,6 +79,7 @@ struct snapset_copy {
 	uint64_t created;	/* FILETIME, 100 ns since 1601 */
 	const char *store;	/* identity of the file store: VolumeName */
 	const char *provider;
+	const char *share;	/* whose configuration its provider goes by */
 	const char *snapshot;	/* where it is or is about to be, or "" */
 	bool doomed;
 	struct snapset_mapping *mappings;

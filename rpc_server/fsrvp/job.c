@@ -272,7 +272,7 @@ static uint32_t fill_item(struct fsrvp_call *call, struct fsrvp_job *job,
 {
 	struct fsrvp_share share = {};
 	char *unc = talloc_asprintf(call->mem_ctx, "\\\\localhost\\%s",
-				    copy->mappings->share);
+				    copy->share);
 	uint32_t result = SNAPSET_NO_MEMORY;
 
 	if (unc != NULL) {

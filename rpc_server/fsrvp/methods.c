@@ -208,7 +208,7 @@ static uint32_t recovery_complete(struct fsrvp_call *call, void *r)
 			const char *why = NULL;
 			int ret = 0;
 
-			fsrvp_share_config(copy->mappings->share, &config);
+			fsrvp_share_config(copy->share, &config);
 			ret = provider == NULL
 				? -ENOENT
 				: provider->seal(&config, copy->snapshot,

@@ -5,7 +5,10 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "snapset/freeze.h"
 
 static const struct provider *const providers[] = {
 	&provider_btrfs,
@@ -200,5 +203,53 @@ int provider_sync(const char *root)
 		ret = -errno;
 	}
 	close(fd);
+	return ret;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts = {};
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+int provider_frozen(struct provider_job *job, int root,
+		    int (*take)(struct provider_job *job, void *private_data),
+		    void *private_data)
+{
+	struct snapset_freeze *freeze = NULL;
+	struct stat st = {};
+	uint64_t begun = 0;
+	int end = 0;
+	int ret = 0;
+
+	if (fstat(root, &st) != 0 || syncfs(root) != 0) {
+		return -errno;
+	}
+	ret = snapset_freeze_open(NULL, job->config->freeze, st.st_dev,
+				  &freeze);
+	if (ret != 0) {
+		job->why = "the page of the write freeze cannot be mapped";
+		return ret;
+	}
+	ret = snapset_freeze_begin(freeze, (uint64_t)job->config->freeze_ms *
+					   1000000);
+	if (ret != 0) {
+		job->why = "another snapshot of the file system is being "
+			   "taken";
+		talloc_free(freeze);
+		return ret;
+	}
+	begun = now_ns();
+	ret = take(job, private_data);
+	end = snapset_freeze_end(freeze);
+	job->stall_ns = now_ns() - begun;
+	talloc_free(freeze);
+	if (ret == 0 && end != 0) {
+		job->why = "it took longer than writers may wait "
+			   "(hvrs:snapshot freeze limit)";
+		return end;
+	}
 	return ret;
 }

@@ -90,6 +90,15 @@ int provider_folder_open(const char *root, const char **why);
 int provider_parent_open(const char *snapshot, const char **_name,
 			 const char **why);
 
+/*
+ * Calls take() while the writers of the file system of root (a descriptor)
+ * stand still.  What is dirty is written before, so that they do not wait for
+ * the disk.  What take() returns, or a negative errno of the freeze.
+ */
+int provider_frozen(struct provider_job *job, int root,
+		    int (*take)(struct provider_job *job, void *private_data),
+		    void *private_data);
+
 /* Makes all that is written so far below a folder durable. */
 int provider_sync(const char *root);
 

@@ -1,6 +1,7 @@
 /*
- * Snapshots of btrfs subvolumes: atomic by themselves, so no write waits.  The
- * snapshot lies in the folder of snapshots of its subvolume, where it is a
+ * Snapshots of btrfs subvolumes.  They are atomic for what was written to
+ * disk alone: of writes still in the page cache some are in and some are not,
+ * so the writers stand still for the moment as well.  The snapshot lies in the folder of snapshots of its subvolume, where it is a
  * subvolume of its own and so no part of the next one.
  */
 #include <errno.h>
@@ -61,7 +62,7 @@ static int find_root(TALLOC_CTX *mem_ctx, const char *share_path,
 	if (path == NULL) {
 		return -ENOMEM;
 	}
-	if (ioctl(fd, BTRFS_IOC_GET_SUBVOL_INFO, &info) != 0) {
+	if (ioctl(fd, BTRFS_IOC_GET_SUBVOL_INFO, &info) < 0) {
 		ret = -errno;
 		close(fd);
 		return ret;
@@ -97,33 +98,46 @@ static int btrfs_prepare(struct provider_job *job)
 	return provider_sync(job->root);
 }
 
+struct snapshot {
+	struct btrfs_ioctl_vol_args_v2 args;
+	int folder;
+};
+
+static int take(struct provider_job *job, void *private_data)
+{
+	struct snapshot *snapshot = private_data;
+
+	(void)job;
+	return ioctl(snapshot->folder, BTRFS_IOC_SNAP_CREATE_V2,
+		     &snapshot->args) < 0 ? -errno : 0;
+}
+
 static int btrfs_create(struct provider_job *job)
 {
-	struct btrfs_ioctl_vol_args_v2 args = {};
-	const char *name = NULL;
-	int folder = provider_folder_open(job->root, &job->why);
+	struct snapshot snapshot = {};
 	int root = -1;
 	int ret = 0;
 
-	if (folder < 0) {
-		return folder;
+	snapshot.folder = provider_folder_open(job->root, &job->why);
+	if (snapshot.folder < 0) {
+		return snapshot.folder;
 	}
-	name = strrchr(job->snapshot, '/') + 1;
 	root = open(job->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (root == -1) {
 		ret = -errno;
-		close(folder);
+		close(snapshot.folder);
 		return ret;
 	}
-	args.fd = root;
-	args.flags = job->writable ? 0 : BTRFS_SUBVOL_RDONLY;
-	snprintf(args.name, sizeof(args.name), "%s", name);
-	if (ioctl(folder, BTRFS_IOC_SNAP_CREATE_V2, &args) != 0 ||
-	    syncfs(folder) != 0) {
+	snapshot.args.fd = root;
+	snapshot.args.flags = job->writable ? 0 : BTRFS_SUBVOL_RDONLY;
+	snprintf(snapshot.args.name, sizeof(snapshot.args.name), "%s",
+		 strrchr(job->snapshot, '/') + 1);
+	ret = provider_frozen(job, root, take, &snapshot);
+	if (ret == 0 && syncfs(snapshot.folder) != 0) {
 		ret = -errno;
 	}
 	close(root);
-	close(folder);
+	close(snapshot.folder);
 	return ret;
 }
 
@@ -142,12 +156,12 @@ static int btrfs_seal(const struct provider_config *config,
 	}
 	fd = openat(folder, name,
 		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd == -1 || ioctl(fd, BTRFS_IOC_SUBVOL_GETFLAGS, &flags) != 0) {
+	if (fd == -1 || ioctl(fd, BTRFS_IOC_SUBVOL_GETFLAGS, &flags) < 0) {
 		ret = -errno;
 		goto done;
 	}
 	flags |= BTRFS_SUBVOL_RDONLY;
-	if (ioctl(fd, BTRFS_IOC_SUBVOL_SETFLAGS, &flags) != 0 ||
+	if (ioctl(fd, BTRFS_IOC_SUBVOL_SETFLAGS, &flags) < 0 ||
 	    syncfs(fd) != 0) {
 		ret = -errno;
 	}
@@ -172,7 +186,7 @@ static int btrfs_destroy(const struct provider_config *config,
 		return folder == -ENOENT ? 0 : folder;
 	}
 	snprintf(args.name, sizeof(args.name), "%s", name);
-	if (ioctl(folder, BTRFS_IOC_SNAP_DESTROY, &args) != 0 &&
+	if (ioctl(folder, BTRFS_IOC_SNAP_DESTROY, &args) < 0 &&
 	    errno != ENOENT) {
 		ret = -errno;
 	} else if (syncfs(folder) != 0) {

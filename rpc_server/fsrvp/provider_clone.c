@@ -20,11 +20,9 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "provider.h"
-#include "snapset/freeze.h"
 
 #define MAX_DEPTH	128
 #define MAX_XATTR	65536	/* the kernel's own limit */
@@ -45,14 +43,6 @@ struct tree {
 	_Atomic size_t next;	/* file to be cloned */
 	_Atomic int error;
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts = {};
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
 
 /* ---- whether ---------------------------------------------------------------- */
 
@@ -387,45 +377,12 @@ static int clone_all(struct tree *tree)
 	return -atomic_load(&tree->error);
 }
 
-/* What is dirty is written before, so that no clone waits for the disk. */
-static int clone_frozen(struct tree *tree, int root)
+static int clone_all_frozen(struct provider_job *job, void *private_data)
 {
-	struct provider_job *job = tree->job;
-	struct snapset_freeze *freeze = NULL;
-	struct stat st = {};
-	uint64_t begun = 0;
-	int end = 0;
-	int ret = 0;
+	struct tree *tree = private_data;
 
-	if (fstat(root, &st) != 0 || syncfs(root) != 0) {
-		return -errno;
-	}
-	ret = snapset_freeze_open(NULL, job->config->freeze, st.st_dev,
-				  &freeze);
-	if (ret != 0) {
-		job->why = "the page of the write freeze cannot be mapped";
-		return ret;
-	}
-	ret = snapset_freeze_begin(freeze, (uint64_t)job->config->freeze_ms *
-					   1000000);
-	if (ret != 0) {
-		job->why = "another snapshot of the file system is being "
-			   "taken";
-		talloc_free(freeze);
-		return ret;
-	}
-	begun = now_ns();
-	ret = clone_all(tree);
-	end = snapset_freeze_end(freeze);
-	job->stall_ns = now_ns() - begun;
 	job->files = tree->count;
-	talloc_free(freeze);
-	if (ret == 0 && end != 0) {
-		job->why = "the clones took longer than writers may wait "
-			   "(hvrs:snapshot freeze limit)";
-		return end;
-	}
-	return ret;
+	return clone_all(tree);
 }
 
 static void raise_file_limit(void)
@@ -482,7 +439,7 @@ static int clone_create(struct provider_job *job)
 		ret = to == -1 ? -errno : make_tree(&tree, from, to, 0);
 	}
 	if (ret == 0) {
-		ret = clone_frozen(&tree, from);
+		ret = provider_frozen(job, from, clone_all_frozen, &tree);
 	}
 	ret = finish_files(&tree, ret);
 	if (ret == 0 && syncfs(to) != 0) {

@@ -108,10 +108,11 @@ uint32_t fsrvp_share_probe(TALLOC_CTX *mem_ctx, struct fsrvp_share *share)
 						  &share->config,
 						  &share->store, &why);
 	}
-	if (share->provider == &provider_clone && !has_hvrs(snum)) {
+	if (share->provider != NULL && share->provider != &provider_script &&
+	    !has_hvrs(snum)) {
 		share->provider = NULL;
-		why = "its files are cloned one by one, and without \"hvrs\" "
-		      "in its vfs objects its writers do not wait for that";
+		why = "without \"hvrs\" in its vfs objects its writers do not "
+		      "wait for the moment of a snapshot";
 	}
 	if (share->provider == NULL) {
 		DBG_ERR("hvrs: fsrvp: no snapshots of share %s: %s\n",

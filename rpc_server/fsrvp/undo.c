@@ -36,8 +36,7 @@ static bool undo_snapshot(struct snapset_copy *copy, bool *changed)
 	    snapset_has_share(copy)) {
 		return true;
 	}
-	fsrvp_share_config(copy->mappings != NULL ? copy->mappings->share
-						  : "", &config);
+	fsrvp_share_config(copy->share, &config);
 	ret = provider == NULL ? -ENOENT
 			       : provider->destroy(&config, copy->snapshot,
 						   &why);

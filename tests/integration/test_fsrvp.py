@@ -216,6 +216,11 @@ class CycleBtrfs(Cycle, FsrvpCase):
     share = 'vmbtrfs'
     shares = ('vmbtrfs',)
 
+    def test_the_provider_is_that_of_the_file_system(self):
+        """Not clones, which every reflink file system could do."""
+        self.begin('vmbtrfs')
+        self.assertIn('"provider": "btrfs"', self.hvrsctl())
+
 
 class Rules(FsrvpCase):
     """The table of states, one test a clause."""
