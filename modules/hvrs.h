@@ -256,6 +256,36 @@ bool hvrs_tunnel_write(struct smb_request *smbreq, struct files_struct *fsp,
 void hvrs_tunnel_close(struct files_struct *fsp);
 bool hvrs_tunnel_owns(const struct files_struct *fsp);
 
+/* ---- handles that outlive smbd (hvrs_handles*.c) ---------------------------- */
+
+/* Opens the state of all handles, and begins to mind it; once a process. */
+void hvrs_handles_start(void);
+
+/* The parameters of smbd's own that a continuously available share needs. */
+void hvrs_handles_apply(const struct hvrs_share *share,
+			struct connection_struct *conn);
+
+/*
+ * Around an open: begin may change what is asked for and says whether end is
+ * to see the file.
+ */
+bool hvrs_handles_create_begin(struct tunnel_create *c);
+void hvrs_handles_create_end(const struct tunnel_create *c);
+NTSTATUS hvrs_durable_cookie(struct vfs_handle_struct *handle,
+			     struct files_struct *fsp, TALLOC_CTX *mem_ctx,
+			     DATA_BLOB *cookie);
+NTSTATUS hvrs_durable_disconnect(struct vfs_handle_struct *handle,
+				 struct files_struct *fsp,
+				 const DATA_BLOB old_cookie,
+				 TALLOC_CTX *mem_ctx, DATA_BLOB *new_cookie);
+NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
+				struct smb_request *smb1req,
+				struct smbXsrv_open *op,
+				const DATA_BLOB old_cookie,
+				TALLOC_CTX *mem_ctx,
+				struct files_struct **_fsp,
+				DATA_BLOB *new_cookie);
+
 /* ---- attributes of virtual disks (hvrs_attributes.c) ------------------------ */
 
 NTSTATUS hvrs_fget_dos_attributes(struct vfs_handle_struct *handle,

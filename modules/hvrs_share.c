@@ -3,6 +3,8 @@
  * what "auto" comes to.
  */
 #include "hvrs.h"
+#include "hooks.h"
+#include "state_handles.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -208,6 +210,13 @@ static bool can_sparse(const struct hvrs_share *share, int snum)
 		lp_store_dos_attributes(snum);
 }
 
+/* What has to be kept needs a way to hold back replies, and to be stored. */
+static bool can_keep(const struct hvrs_share *share, int snum)
+{
+	(void)snum;
+	return hooks_active() && state_handles_init() && share->probe.local;
+}
+
 static bool can_always(const struct hvrs_share *share, int snum)
 {
 	(void)share;
@@ -242,6 +251,10 @@ static const struct feature features[] = {
 	{ OPTION_FILE_REGIONS, HVRS_PART_FSCTL, can_always, NULL },
 	{ OPTION_SHARED_DISKS, HVRS_PART_FSCTL, can_share_disks,
 	  "its server does not work in this smbd, as said above" },
+	{ OPTION_PERSISTENT, HVRS_PART_FSCTL, can_keep,
+	  "core hooks are off, or the store of handles cannot be used" },
+	{ OPTION_RESILIENT, HVRS_PART_FSCTL, can_keep,
+	  "core hooks are off, or the store of handles cannot be used" },
 };
 
 static void resolve(struct hvrs_share *share, int snum)

@@ -83,7 +83,18 @@ static int connect_parts(struct vfs_handle_struct *handle,
 		errno = ENOMEM;
 		return -1;
 	}
+	if (share->on[OPTION_PERSISTENT] &&
+	    !lp_strict_sync(SNUM(handle->conn))) {
+		DBG_ERR("hvrs: share %s: strict sync = no would make a lie "
+			"of what a continuously available share promises; "
+			"remove it or set hvrs:persistent handles = no. The "
+			"connect is refused\n", service);
+		SMB_VFS_NEXT_DISCONNECT(handle);
+		errno = EINVAL;
+		return -1;
+	}
 	handle->data = share;
+	hvrs_handles_apply(share, handle->conn);
 	return 0;
 }
 
@@ -171,7 +182,7 @@ static uint64_t hvrs_disk_free(struct vfs_handle_struct *handle,
 	return SMB_VFS_NEXT_DISK_FREE(handle, smb_fname, bsize, dfree, dsize);
 }
 
-/* ---- opens that belong to a tunnel server ----------------------------------- */
+/* ---- opens ----------------------------------- */
 
 static NTSTATUS hvrs_create_file(
 	struct vfs_handle_struct *handle, struct smb_request *req,
@@ -184,7 +195,7 @@ static NTSTATUS hvrs_create_file(
 	const struct smb2_create_blobs *in_blobs,
 	struct smb2_create_blobs *out_blobs)
 {
-	const struct tunnel_create c = {
+	struct tunnel_create c = {
 		.handle = handle, .req = req, .dirfsp = dirfsp,
 		.smb_fname = smb_fname, .access_mask = access_mask,
 		.share_access = share_access, .disposition = disposition,
@@ -195,11 +206,22 @@ static NTSTATUS hvrs_create_file(
 		.out_blobs = out_blobs,
 	};
 	const struct hvrs_share *share = hvrs_share(handle);
+	bool kept = false;
+	int action = 0;
+	NTSTATUS status = NT_STATUS_OK;
 
 	if (share == NULL || (share->parts & HVRS_PART_FSCTL) == 0) {
 		return tunnel_create_next(&c);
 	}
-	return hvrs_tunnel_create(&c);
+	if (info == NULL) {
+		c.info = &action;
+	}
+	kept = hvrs_handles_create_begin(&c);
+	status = hvrs_tunnel_create(&c);
+	if (kept && NT_STATUS_IS_OK(status)) {
+		hvrs_handles_create_end(&c);
+	}
+	return status;
 }
 
 static int hvrs_close(struct vfs_handle_struct *handle,
@@ -285,6 +307,9 @@ static bool core_hooks_wanted(void)
 /* ---- loading ---------------------------------------------------------------- */
 
 #define HVRS_HOOKS						\
+	.durable_cookie_fn = hvrs_durable_cookie,		\
+	.durable_disconnect_fn = hvrs_durable_disconnect,	\
+	.durable_reconnect_fn = hvrs_durable_reconnect,		\
 	.fs_capabilities_fn = hvrs_fs_capabilities,		\
 	.fallocate_fn = hvrs_fallocate,				\
 	.ftruncate_fn = hvrs_ftruncate,				\
@@ -371,6 +396,9 @@ NTSTATUS samba_init_module(TALLOC_CTX *mem_ctx)
 	registered = true;
 	if (core_hooks_wanted()) {
 		hooks_install(&core_client);
+		if (hooks_active()) {
+			hvrs_handles_start();
+		}
 	}
 	return NT_STATUS_OK;
 }

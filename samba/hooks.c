@@ -2,6 +2,7 @@
  * Core hooks for Samba 4.22: the replacements that plt.c puts in place.
  */
 #include "hooks.h"
+#include "hooks_handles.h"
 #include "plt.h"
 
 #undef DBGC_CLASS
@@ -173,7 +174,7 @@ static NTSTATUS hooked_do_qfsinfo(
 
 void hooks_install(const struct hooks_client *client)
 {
-	const struct plt_hook hooks[] = {
+	const struct plt_hook own[] = {
 		{ "smb2_ioctl_filesys", hooked_ioctl_filesys,
 		  (void **)&core_ioctl_filesys },
 		{ "smbd_do_qfsinfo", hooked_do_qfsinfo,
@@ -190,15 +191,22 @@ void hooks_install(const struct hooks_client *client)
 		{ "schedule_aio_smb2_write", hooked_aio_write,
 		  (void **)&core_aio_write },
 	};
+	struct plt_hook hooks[32] = {};
+	size_t count = ARRAY_SIZE(own) + hooks_handles_count;
 	const char *why = NULL;
 	int ret = 0;
+
+	SMB_ASSERT(count <= ARRAY_SIZE(hooks));
+	memcpy(hooks, own, sizeof(own));
+	memcpy(&hooks[ARRAY_SIZE(own)], hooks_handles_rows,
+	       hooks_handles_count * sizeof(hooks[0]));
 
 	if (hooks_tried) {
 		return;
 	}
 	hooks_tried = true;
 	hooks_client = client;
-	ret = plt_hook_install(hooks, ARRAY_SIZE(hooks), &why);
+	ret = plt_hook_install(hooks, count, &why);
 	if (ret != 0) {
 		hooks_client = NULL;
 		DBG_ERR("hvrs: core hooks are off in this smbd: %s (%s). "

@@ -120,6 +120,30 @@ static const struct option_row rows[OPTION_COUNT] = {
 		.help = "VHDX files can be shared by several machines as "
 			"SCSI disks with reservations (MS-RSVD)",
 	},
+	[OPTION_PERSISTENT] = {
+		.name = "persistent handles", .kind = OPTION_SWITCH,
+		.feature = true, .standard = "auto",
+		.help = "the share is continuously available: clients get "
+			"handles that outlive smbd, and their writes are on "
+			"disk before they are answered",
+	},
+	[OPTION_RESILIENT] = {
+		.name = "resilient handles", .kind = OPTION_SWITCH,
+		.feature = true, .standard = "auto",
+		.help = "FSCTL_LMR_REQUEST_RESILIENCY",
+	},
+	[OPTION_HANDLE_STORE] = {
+		.name = "handle store", .kind = OPTION_PATH,
+		.global = true, .standard = "",
+		.help = "directory of the log of handles; empty: \"hvrs\" in "
+			"smbd's state directory",
+	},
+	[OPTION_HANDLE_SYNC] = {
+		.name = "handle store sync", .kind = OPTION_SWITCH,
+		.global = true, .standard = "yes",
+		.help = "handles outlive a power failure too; no: only the "
+			"end of smbd",
+	},
 	[OPTION_CORE_HOOKS] = {
 		.name = "core hooks", .kind = OPTION_SWITCH, .global = true,
 		.standard = "auto",

@@ -147,9 +147,13 @@ class Server:
 
     def kill(self):
         """kill -9 of all of it."""
-        for pid in [self.process.pid] + self.children():
+        pids = self.children()
+        for pid in [self.process.pid] + pids:
             kill(pid)
         self.process.wait()
+        # One that is not quite gone may still hold the port.
+        while any(is_running(pid) for pid in pids):
+            time.sleep(0.01)
 
     def stop(self):
         children = self.children()

@@ -27,6 +27,13 @@ ACCESS_DENIED = 0xC0000022
 BUFFER_TOO_SMALL = 0xC0000023
 NAME_NOT_FOUND = 0xC0000034
 FILE_LOCK_CONFLICT = 0xC0000054
+FILE_FORCED_CLOSED = 0xC00000B6
+CONTEXT_MISMATCH = 0xC0000719
+RANGE_NOT_LOCKED = 0xC000007E
+DUPLICATE_OBJECTID = 0xC000022A
+FILE_NOT_AVAILABLE = 0xC0000467
+LOCK_NOT_GRANTED = 0xC0000055
+SHARING_VIOLATION = 0xC0000043
 DISK_FULL = 0xC000007F
 INTEGER_OVERFLOW = 0xC0000095
 MEDIA_WRITE_PROTECTED = 0xC00000A2
@@ -64,16 +71,19 @@ class Connection:
     """One TCP connection.  Replies nobody has asked for yet are kept in the
     order they came."""
 
-    def __init__(self, port, host='127.0.0.1', timeout=60):
+    def __init__(self, port, host='127.0.0.1', timeout=60, guid=None,
+                 capabilities=0x7F):
         self.socket = socket.create_connection((host, port), timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.mid = 0
         self.waiting = collections.deque()
         self.asynchronous = {}
         # A GUID of its own keeps smbd from joining two connections.
-        body = struct.pack('<HHHHI16sQHH', 36, 2, 1, 0, 0x7F,
-                           uuid.uuid4().bytes, 0, 0x0300, 0x0302)
-        self.wait(self.send(NEGOTIATE, body))
+        self.guid = guid or uuid.uuid4().bytes
+        body = struct.pack('<HHHHI16sQHH', 36, 2, 1, 0, capabilities,
+                           self.guid, 0, 0x0300, 0x0302)
+        reply = self.wait(self.send(NEGOTIATE, body))
+        (self.capabilities,) = struct.unpack_from('<I', reply.body, 24)
 
     def send(self, command, body, session=0, tree=0, charge=1, mid=None,
              flags=0, async_id=None):
@@ -138,9 +148,10 @@ class Connection:
 
 
 class Session:
-    def __init__(self, connection, user, password):
+    def __init__(self, connection, user, password, previous=0):
         self.connection = connection
         self.id = 0
+        self.previous = previous
         lp = param.LoadParm()
         lp.load_default()
         creds = credentials.Credentials()
@@ -157,7 +168,8 @@ class Session:
     def _login(self, login, user):
         done, blob = login.update(b'')
         while True:
-            body = struct.pack('<HBBIIHHQ', 25, 0, 1, 0, 0, 88, len(blob), 0)
+            body = struct.pack('<HBBIIHHQ', 25, 0, 1, 0, 0, 88, len(blob),
+                               self.previous)
             reply = self.connection.wait(self.connection.send(
                 SESSION_SETUP, body + blob, self.id))
             self.id = self.connection.last_session
@@ -187,6 +199,7 @@ class Tree:
         if reply.status != OK:
             raise StatusError(reply.status, 'share ' + share)
         self.id = self.connection.last_tree
+        (self.capabilities,) = struct.unpack_from('<I', reply.body, 8)
 
     def send(self, command, body, charge=1):
         return self.connection.send(command, body, self.session.id, self.id,
@@ -195,14 +208,22 @@ class Tree:
     def call(self, command, body, charge=1):
         return self.connection.wait(self.send(command, body, charge))
 
-    def create(self, name, access=READ_WRITE, disposition=OPEN_IF,
-               options=0, attributes=0, sharing=7, oplock=0):
-        """Opens a file; raises StatusError where the server refuses."""
+    def create_send(self, name, access=READ_WRITE, disposition=OPEN_IF,
+                    options=0, attributes=0, sharing=7, oplock=0,
+                    contexts=(), flags=0):
         text = name.replace('/', '\\').encode('utf-16-le')
+        data = pack_contexts(contexts)
+        text += bytes(-len(text) % 8) if data else b''
         body = struct.pack('<HBBI8s8sIIIIIHHII', 57, 0, oplock, 2, bytes(8),
                            bytes(8), access, attributes, sharing, disposition,
-                           options, 120, len(text), 0, 0)
-        reply = self.call(CREATE, body + (text or b'\0'))
+                           options, 120, len(name) * 2,
+                           120 + len(text) if data else 0, len(data))
+        return self.connection.send(CREATE, body + (text + data or b'\0'),
+                                    self.session.id, self.id, flags=flags)
+
+    def create(self, name, *args, **how):
+        """Opens a file; raises StatusError where the server refuses."""
+        reply = self.connection.wait(self.create_send(name, *args, **how))
         if reply.status != OK:
             raise StatusError(reply.status, 'open of ' + name)
         return File(self, reply.body)
@@ -211,9 +232,39 @@ class Tree:
         self.call(TREE_DISCONNECT, struct.pack('<HH', 4, 0))
 
 
+def pack_contexts(contexts):
+    """A chain of create contexts from [(name, data)]."""
+    out = b''
+    for i, (name, data) in enumerate(contexts):
+        at = 16 + len(name) + (-len(name) % 8)
+        one = struct.pack('<IHHHHI', 0, 16, len(name), 0, at,
+                          len(data)) + name
+        one += bytes(at - len(one)) + data
+        if i + 1 < len(contexts):
+            one += bytes(-len(one) % 8)
+            one = struct.pack('<I', len(one)) + one[4:]
+        out += one
+    return out
+
+
+def unpack_contexts(body):
+    """{name: data} of a CREATE reply."""
+    found = {}
+    at, length = struct.unpack_from('<II', body, 80)
+    data = body[at - 64:at - 64 + length] if length else b''
+    while data:
+        step, name, size, _, start, count = struct.unpack_from('<IHHHHI',
+                                                               data)
+        found[data[name:name + size]] = data[start:start + count]
+        data = data[step:] if step else b''
+    return found
+
+
 class File:
     def __init__(self, tree, body):
         self.tree = tree
+        (self.action,) = struct.unpack_from('<I', body, 4)
+        self.contexts = unpack_contexts(body)
         self.oplock = body[2]
         self.size, self.attributes = struct.unpack_from('<QI', body, 48)
         self.id = body[64:80]
@@ -265,10 +316,11 @@ class File:
                            self.id, 0, 0, 0, 0, 0)
         return self.tree.send(WRITE, body + data, (len(data) - 1) // 65536 + 1)
 
-    def lock(self, offset, length, exclusive=True, unlock=False):
+    def lock(self, offset, length, exclusive=True, unlock=False,
+             sequence=0):
         flags = 4 if unlock else (2 if exclusive else 1) | 0x10
-        body = struct.pack('<HHI16sQQII', 48, 1, 0, self.id, offset, length,
-                           flags, 0)
+        body = struct.pack('<HHI16sQQII', 48, 1, sequence, self.id, offset,
+                           length, flags, 0)
         return self.tree.call(LOCK, body).status
 
     def info(self, level, kind=1, max_out=65536):

@@ -1,0 +1,95 @@
+/*
+ * Handles that outlive smbd, as the files hvrs_handles*.c share them.
+ */
+#ifndef HVRS_MODULES_HVRS_HANDLES_H
+#define HVRS_MODULES_HVRS_HANDLES_H
+
+#include "hvrs.h"
+#include "hooks_handles.h"
+#include "state_handles.h"
+
+#define HANDLES_COOKIE_SIZE 24
+
+/* One open of this process that is such a handle, or becomes one. */
+struct hvrs_open {
+	struct state_handle h;
+	TALLOC_CTX *mem_ctx;	/* of what the record points to */
+	TALLOC_CTX *names;	/* of its name */
+	TALLOC_CTX *locks;	/* of its locks */
+	TALLOC_CTX *modules;	/* of the state of other modules */
+	bool stored;		/* it is in the log */
+	bool stale;		/* the log does not know yet what changed */
+	bool granted;		/* the client was told */
+};
+
+/* The handle of an open file, or NULL. */
+struct hvrs_open *hvrs_open_of(struct files_struct *fsp);
+
+/* The instance of hvrs in a connection that keeps handles, or NULL. */
+struct vfs_handle_struct *hvrs_handles_instance(
+	struct connection_struct *conn);
+
+/* Makes a record of a file that this process has just opened. */
+struct hvrs_open *hvrs_open_create(struct vfs_handle_struct *handle,
+				   struct files_struct *fsp, uint32_t kind);
+
+/* Gives a file that was put back its record. */
+struct hvrs_open *hvrs_open_adopt(struct vfs_handle_struct *handle,
+				  struct files_struct *fsp,
+				  const struct handle_record *record);
+
+void hvrs_open_forget(struct files_struct *fsp);
+
+/*
+ * Takes over into the record what may change while a file is open: name,
+ * locks, lease, deletion.  True where something did.
+ */
+bool hvrs_open_refresh(struct files_struct *fsp, struct hvrs_open *open);
+
+DATA_BLOB hvrs_open_cookie(TALLOC_CTX *mem_ctx, uint64_t id);
+bool hvrs_cookie_id(DATA_BLOB cookie, uint64_t *_id);
+
+/* Locks of one handle in smbd's database, taken out or put in. */
+void hvrs_locks_read(TALLOC_CTX *mem_ctx, const struct file_id *file,
+		     uint64_t id, uint8_t **_locks, size_t *_length);
+void hvrs_locks_remove(const struct file_id *file, uint64_t id);
+bool hvrs_locks_restore(struct files_struct *fsp,
+			const struct handle_record *r);
+
+/* Gives up a handle that waits: entries, lease, locks, deletion, record. */
+void hvrs_handle_end(struct state_handle *h);
+
+/* Ends those whose time is over (hvrs_handles_guard.c). */
+void hvrs_handles_sweep(void);
+
+/* Lets one of the processes do that every few seconds. */
+void hvrs_handles_sweep_start(void);
+
+/* Kills the process that has a handle open where it is stopped. */
+bool hvrs_fence(struct server_id owner);
+
+/* Which instance of a GUID of Samba's. */
+struct guid hvrs_guid(const struct GUID *guid);
+struct GUID hvrs_guid_back(const struct guid *guid);
+struct guid hvrs_lease_guid(const struct smb2_lease_key *key);
+struct smb2_lease_key hvrs_lease_key(const struct guid *guid);
+struct handle_bytes hvrs_text(TALLOC_CTX *mem_ctx, const char *text);
+char *hvrs_text_back(TALLOC_CTX *mem_ctx, struct handle_bytes text);
+
+/* ---- hooks -------------------------------------------------------------------- */
+
+NTSTATUS hvrs_handles_open(struct hooks_open *open);
+bool hvrs_handles_reply(struct smbd_smb2_request *req, NTSTATUS status,
+			DATA_BLOB body, DATA_BLOB *dyn, const char *location);
+NTSTATUS hvrs_handles_recreate(struct smbd_smb2_request *req,
+			       struct auth_session_info *session_info,
+			       uint64_t *persistent_id,
+			       const struct GUID *create_guid);
+bool hvrs_handles_protect(const struct share_mode_entry *e);
+bool hvrs_handles_locked(struct files_struct *fsp,
+			 const struct lock_struct *lock);
+NTSTATUS hvrs_handles_rename(struct connection_struct *conn,
+			     struct files_struct *fsp);
+void hvrs_handles_client(struct smbd_smb2_request *req);
+
+#endif

@@ -1,0 +1,536 @@
+/*
+ * While a handle waits for its owner: what others find, on any share and by
+ * any name that leads to the same file; and its end when nobody comes.
+ */
+#include "hvrs_handles.h"
+
+#include <signal.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lib/global_contexts.h"
+#include "lib/util/server_id.h"
+#include "locking/leases_db.h"
+#include "locking/share_mode_lock.h"
+#include "locking/proto.h"
+#include "serverid.h"
+#include "smbd/smbXsrv_open.h"
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+#define DH2Q_PERSISTENT 0x2
+#define SWEEP_MS 5000
+
+/* ---- a process that is stopped ------------------------------------------------------- */
+
+static char process_state(pid_t pid)
+{
+	char path[64] = {};
+	char line[512] = {};
+	char *close_paren = NULL;
+	FILE *file = NULL;
+
+	snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
+	file = fopen(path, "re");
+	if (file == NULL) {
+		return 0;
+	}
+	if (fgets(line, sizeof(line), file) == NULL) {
+		line[0] = '\0';
+	}
+	fclose(file);
+	close_paren = strrchr(line, ')');
+	return close_paren != NULL && close_paren[1] == ' ' ?
+		close_paren[2] : 0;
+}
+
+/*
+ * A stopped process may wake up with writes in flight.  Killed it cannot; and
+ * a process is gone for serverid_exists() only when its last thread is.
+ */
+bool hvrs_fence(struct server_id owner)
+{
+	struct pollfd wait = { .fd = -1, .events = POLLIN };
+	char state = 0;
+
+	if (!procid_is_local(&owner) || owner.pid == (uint64_t)getpid() ||
+	    owner.pid <= 1 || !serverid_exists(&owner)) {
+		return !serverid_exists(&owner);
+	}
+	state = process_state((pid_t)owner.pid);
+	if (state != 'T' && state != 't') {
+		return false;
+	}
+	DBG_ERR("hvrs: process %llu is stopped and holds handles that their "
+		"client wants back; it is killed\n",
+		(unsigned long long)owner.pid);
+	become_root();
+	wait.fd = (int)syscall(SYS_pidfd_open, (pid_t)owner.pid, 0);
+	/* It may have ended, and its number be another's. */
+	if (wait.fd != -1 && serverid_exists(&owner)) {
+		syscall(SYS_pidfd_send_signal, wait.fd, SIGKILL, NULL, 0);
+		poll(&wait, 1, 5000);
+	}
+	if (wait.fd != -1) {
+		close(wait.fd);
+	}
+	unbecome_root();
+	return !serverid_exists(&owner);
+}
+
+struct fence_search {
+	struct guid client;
+	struct server_id owner;
+	bool found;
+};
+
+static bool fence_match(struct state_handle *h, void *private_data)
+{
+	struct fence_search *search = private_data;
+
+	if (h->connected &&
+	    guid_equal(&h->record.client_guid, &search->client)) {
+		search->owner = h->owner;
+		search->found = true;
+	}
+	return !search->found;
+}
+
+/*
+ * smbd hands a new connection of a client to the process that has its others,
+ * and waits for an answer; a stopped one never gives it.
+ */
+void hvrs_handles_client(struct smbd_smb2_request *req)
+{
+	struct fence_search search = {
+		.client = hvrs_guid(&req->xconn->smb2.client.guid),
+	};
+
+	state_handles_traverse(fence_match, &search);
+	if (search.found) {
+		hvrs_fence(search.owner);
+	}
+}
+
+/* ---- the end of a handle ---------------------------------------------------------------- */
+
+struct end_entry {
+	const struct state_handle *h;
+	bool others;		/* somebody else has the file open */
+	bool ours;
+	struct server_id pid;
+	uint64_t share_file_id;
+};
+
+static bool is_entry_of(const struct state_handle *h,
+			const struct share_mode_entry *e)
+{
+	if (server_id_is_disconnected(&e->pid)) {
+		return e->share_file_id == h->record.id;
+	}
+	return server_id_equal(&e->pid, &h->owner) &&
+		e->share_file_id == h->gen_id;
+}
+
+static bool end_entry_fn(struct share_mode_entry *e, bool *modified,
+			 void *private_data)
+{
+	struct end_entry *end = private_data;
+
+	(void)modified;
+	if (is_entry_of(end->h, e)) {
+		end->ours = true;
+		end->pid = e->pid;
+		end->share_file_id = e->share_file_id;
+	} else if (!share_entry_stale_pid(e)) {
+		end->others = true;
+	}
+	return false;
+}
+
+/* A file that was to go with its last handle goes now. */
+static void end_delete(const struct state_handle *h)
+{
+	char *path = talloc_asprintf(
+		talloc_tos(), "%.*s/%.*s", (int)h->record.path.length,
+		(const char *)h->record.path.data,
+		(int)h->record.name.length,
+		(const char *)h->record.name.data);
+	struct stat st = {};
+
+	if (path != NULL && lstat(path, &st) == 0 &&
+	    (uint64_t)st.st_ino == h->record.inode && S_ISREG(st.st_mode)) {
+		if (unlink(path) != 0) {
+			DBG_WARNING("hvrs: %s should be deleted: %s\n", path,
+				    strerror(errno));
+		}
+	}
+	TALLOC_FREE(path);
+}
+
+void hvrs_handle_end(struct state_handle *h)
+{
+	const struct handle_record *r = &h->record;
+	struct file_id file = {
+		.devid = r->device, .inode = r->inode, .extid = r->extra,
+	};
+	struct end_entry end = { .h = h };
+	struct GUID client_guid = hvrs_guid_back(&r->client_guid);
+	struct smb2_lease_key key = hvrs_lease_key(&r->lease_key);
+	struct share_mode_lock *lck = NULL;
+
+	become_root();
+	lck = get_existing_share_mode_lock(talloc_tos(), file);
+	if (lck != NULL) {
+		share_mode_forall_entries(lck, end_entry_fn, &end);
+		if (end.ours) {
+			del_share_mode_open_id(lck, end.pid,
+					       end.share_file_id);
+		}
+	}
+	if ((r->flags & HANDLE_LEASE) != 0) {
+		leases_db_del(&client_guid, &key, &file);
+	}
+	hvrs_locks_remove(&file, r->id);
+	TALLOC_FREE(lck);
+	if (!end.others && (r->flags & (HANDLE_DELETE_INITIAL |
+					HANDLE_DELETE_PENDING)) != 0) {
+		end_delete(h);
+	}
+	state_handles_drop(r->id);
+	smbXsrv_open_cleanup(r->id);
+	unbecome_root();
+}
+
+struct sweep {
+	uint64_t *ids;
+	size_t count;
+	uint64_t now;
+};
+
+/* Marks since when an owner that died is awaited; collects the expired. */
+static bool sweep_fn(struct state_handle *h, void *private_data)
+{
+	struct sweep *sweep = private_data;
+	uint64_t *grown = NULL;
+
+	if (state_handle_state(h) == HANDLE_CONNECTED ||
+	    (h->record.waiting_since_ms != 0 &&
+	     !handle_expired(&h->record, sweep->now))) {
+		return true;
+	}
+	grown = talloc_realloc(talloc_tos(), sweep->ids, uint64_t,
+			       sweep->count + 1);
+	if (grown == NULL) {
+		return false;
+	}
+	sweep->ids = grown;
+	sweep->ids[sweep->count++] = h->record.id;
+	return true;
+}
+
+/* Since when it waits, where that is not known; true where its time is over. */
+static bool handle_waits(struct state_handle *h)
+{
+	uint64_t now = state_handles_now();
+
+	if (h->record.waiting_since_ms == 0 ||
+	    h->record.waiting_since_ms > now) {
+		struct state_log_point point = {};
+
+		h->record.waiting_since_ms = now;
+		h->connected = false;
+		state_handles_store(h, &point);
+		return false;
+	}
+	return handle_expired(&h->record, now);
+}
+
+void hvrs_handles_sweep(void)
+{
+	struct sweep sweep = { .now = state_handles_now() };
+	size_t i = 0;
+
+	state_handles_traverse(sweep_fn, &sweep);
+	for (i = 0; i < sweep.count; i++) {
+		struct state_handle *h = state_handles_fetch(talloc_tos(),
+							     sweep.ids[i]);
+
+		if (h != NULL && state_handle_state(h) == HANDLE_WAITING &&
+		    handle_waits(h)) {
+			hvrs_handle_end(h);
+		}
+		TALLOC_FREE(h);
+	}
+	TALLOC_FREE(sweep.ids);
+}
+
+static void sweep_timer(struct tevent_context *ev, struct tevent_timer *te,
+			struct timeval now, void *private_data)
+{
+	(void)te;
+	(void)now;
+	(void)private_data;
+	if (state_log_turn(state_handles_now(), SWEEP_MS / 2)) {
+		hvrs_handles_sweep();
+	}
+	tevent_add_timer(ev, ev, timeval_current_ofs_msec(SWEEP_MS),
+			 sweep_timer, NULL);
+}
+
+void hvrs_handles_sweep_start(void)
+{
+	struct tevent_context *ev = global_event_context();
+
+	tevent_add_timer(ev, ev, timeval_current_ofs_msec(100), sweep_timer,
+			 NULL);
+}
+
+/* ---- others ---------------------------------------------------------------------------- */
+
+static void contender_contexts(struct handle_contender *who,
+			       const struct smb2_create_blobs *in)
+{
+	static const char instance[] =
+		"\x45\xBC\xA6\x6A\xEF\xA7\xF7\x4A\x90\x08\xFA\x46\x2E\x14"
+		"\x4D\x74";
+	static const char version[] =
+		"\xB9\x82\xD0\xB7\x3B\x56\x07\x4F\xA0\x7B\x52\x4A\x81\x16"
+		"\xA0\x10";
+	struct smb2_create_blob *blob = NULL;
+
+	if (in == NULL) {
+		return;
+	}
+	blob = smb2_create_blob_find(in, SMB2_CREATE_TAG_DH2Q);
+	if (blob != NULL && blob->data.length == 32) {
+		who->has_create_guid = true;
+		who->persistent = (IVAL(blob->data.data, 4) &
+				   DH2Q_PERSISTENT) != 0;
+		memcpy(who->create_guid.bytes, blob->data.data + 16, 16);
+	}
+	blob = smb2_create_blob_find(in, instance);
+	if (blob != NULL && blob->data.length == 20) {
+		who->has_app_instance = true;
+		memcpy(who->app_instance.bytes, blob->data.data + 4, 16);
+	}
+	blob = smb2_create_blob_find(in, version);
+	if (blob != NULL && blob->data.length == 24) {
+		who->has_app_version = true;
+		who->app_version_high = BVAL(blob->data.data, 8);
+		who->app_version_low = BVAL(blob->data.data, 16);
+	}
+}
+
+static bool is_owner(const struct hooks_open *open,
+		     const struct handle_record *r)
+{
+	const struct auth_session_info *info = open->conn->session_info;
+	char *text = hvrs_text_back(talloc_tos(), r->owner);
+	struct dom_sid sid = {};
+	bool same = text != NULL && string_to_sid(&sid, text) &&
+		security_token_is_sid(info->security_token, &sid);
+
+	TALLOC_FREE(text);
+	return same;
+}
+
+static void contender_init(struct handle_contender *who,
+			   const struct hooks_open *open)
+{
+	who->access = open->access_mask;
+	who->desired_access = open->access_mask;
+	who->sharing = open->share_access;
+	who->create_options = open->create_options;
+	who->overwrites = open->create_disposition == FILE_SUPERSEDE ||
+		open->create_disposition == FILE_OVERWRITE ||
+		open->create_disposition == FILE_OVERWRITE_IF;
+	who->internal = open->req == NULL || open->req->smb2req == NULL;
+	who->may_read = true;
+	if ((who->access & MAXIMUM_ALLOWED_ACCESS) != 0 ||
+	    (who->access & GENERIC_ALL_ACCESS) != 0) {
+		who->access |= FILE_READ_DATA | FILE_WRITE_DATA |
+			DELETE_ACCESS;
+	}
+	if ((who->access & GENERIC_READ_ACCESS) != 0) {
+		who->access |= FILE_READ_DATA;
+	}
+	if ((who->access & GENERIC_WRITE_ACCESS) != 0) {
+		who->access |= FILE_WRITE_DATA;
+	}
+	if (who->internal) {
+		return;
+	}
+	who->client_guid = hvrs_guid(&open->req->xconn->smb2.client.guid);
+	who->replay = (IVAL(SMBD_SMB2_IN_HDR_PTR(open->req->smb2req),
+			    SMB2_HDR_FLAGS) &
+		       SMB2_HDR_FLAG_REPLAY_OPERATION) != 0;
+	who->dialect_311 = open->req->xconn->protocol >= PROTOCOL_SMB3_11;
+	contender_contexts(who, open->in);
+}
+
+static NTSTATUS verdict_status(enum handle_verdict verdict)
+{
+	switch (verdict) {
+	case HANDLE_GRANT:
+	case HANDLE_REPLAY:
+	case HANDLE_CLOSE_OLD:
+		return NT_STATUS_OK;
+	case HANDLE_DENIED:
+		return NT_STATUS_ACCESS_DENIED;
+	case HANDLE_BAD_PARAMETER:
+		return NT_STATUS_INVALID_PARAMETER;
+	case HANDLE_SHARING:
+		return NT_STATUS_SHARING_VIOLATION;
+	case HANDLE_MISMATCH:
+		return NT_STATUS(0xC0000719);
+	case HANDLE_FORCED_CLOSED:
+		return NT_STATUS(0xC00000B6);
+	case HANDLE_NOT_FOUND:
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	case HANDLE_UNAVAILABLE:
+		break;
+	}
+	return NT_STATUS_FILE_NOT_AVAILABLE;
+}
+
+static NTSTATUS open_against(struct hooks_open *open,
+			     struct handle_contender *who,
+			     struct state_handle *h)
+{
+	enum handle_verdict verdict = HANDLE_GRANT;
+
+	if (state_handle_state(h) == HANDLE_CONNECTED) {
+		return NT_STATUS_OK;
+	}
+	if (handle_waits(h)) {
+		hvrs_handle_end(h);
+		return NT_STATUS_OK;
+	}
+	who->owner = is_owner(open, &h->record);
+	verdict = handle_contend(&h->record, who);
+	if (verdict == HANDLE_REPLAY) {
+		/* It was made by the open that is asked for again. */
+		open->create_disposition = FILE_OPEN;
+		open->create_action = (int)h->record.create_action;
+	}
+	if (verdict == HANDLE_REPLAY || verdict == HANDLE_CLOSE_OLD) {
+		h->record.flags &= ~(uint32_t)(HANDLE_DELETE_INITIAL |
+					       HANDLE_DELETE_PENDING);
+		hvrs_handle_end(h);
+	}
+	return verdict_status(verdict);
+}
+
+NTSTATUS hvrs_handles_open(struct hooks_open *open)
+{
+	struct handle_contender who = {};
+	struct file_id file = {};
+	uint64_t *ids = NULL;
+	size_t count = 0;
+	size_t i = 0;
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (open->smb_fname == NULL || !VALID_STAT(open->smb_fname->st)) {
+		return NT_STATUS_OK;
+	}
+	file = vfs_file_id_from_sbuf(open->conn, &open->smb_fname->st);
+	count = state_handles_of_file(talloc_tos(), &file, &ids);
+	if (count > 0) {
+		contender_init(&who, open);
+	}
+	for (i = 0; i < count && NT_STATUS_IS_OK(status); i++) {
+		struct state_handle *h = state_handles_fetch(talloc_tos(),
+							     ids[i]);
+
+		if (h != NULL) {
+			status = open_against(open, &who, h);
+		}
+		TALLOC_FREE(h);
+	}
+	TALLOC_FREE(ids);
+	return status;
+}
+
+bool hvrs_handles_protect(const struct share_mode_entry *e)
+{
+	struct state_handle *h = state_handles_by_entry(
+		talloc_tos(), &e->pid, e->share_file_id);
+	bool keep = h != NULL && state_handle_state(h) == HANDLE_WAITING &&
+		!handle_expired(&h->record, state_handles_now());
+
+	TALLOC_FREE(h);
+	return keep;
+}
+
+bool hvrs_handles_locked(struct files_struct *fsp,
+			 const struct lock_struct *lock)
+{
+	uint64_t *ids = NULL;
+	size_t count = 0;
+	size_t i = 0;
+	bool locked = false;
+
+	count = state_handles_of_file(talloc_tos(), &fsp->file_id, &ids);
+	for (i = 0; i < count && !locked; i++) {
+		struct state_handle *h = NULL;
+
+		if (fsp->op != NULL &&
+		    fsp->op->global->open_persistent_id == ids[i]) {
+			continue;
+		}
+		h = state_handles_fetch(talloc_tos(), ids[i]);
+		locked = h != NULL && h->record.locks.length > 0 &&
+			state_handle_state(h) == HANDLE_WAITING &&
+			!handle_expired(&h->record, state_handles_now()) &&
+			handle_locks_conflict(&h->record, lock->start,
+					      lock->size, lock->lock_type ==
+					      WRITE_LOCK);
+		TALLOC_FREE(h);
+	}
+	TALLOC_FREE(ids);
+	return locked;
+}
+
+/* ---- renames ------------------------------------------------------------------------------ */
+
+struct below {
+	struct handle_bytes path;
+	const char *name;
+	bool found;
+};
+
+static bool below_fn(struct state_handle *h, void *private_data)
+{
+	struct below *below = private_data;
+	const struct handle_record *r = &h->record;
+	size_t length = strlen(below->name);
+
+	if (r->path.length == below->path.length &&
+	    memcmp(r->path.data, below->path.data, r->path.length) == 0 &&
+	    r->name.length > length &&
+	    memcmp(r->name.data, below->name, length) == 0 &&
+	    r->name.data[length] == '/' &&
+	    state_handle_state(h) == HANDLE_WAITING &&
+	    !handle_expired(r, state_handles_now())) {
+		below->found = true;
+	}
+	return !below->found;
+}
+
+NTSTATUS hvrs_handles_rename(struct connection_struct *conn,
+			     struct files_struct *fsp)
+{
+	struct below below = { .name = fsp->fsp_name->base_name };
+
+	if (!fsp->fsp_flags.is_directory) {
+		return NT_STATUS_OK;
+	}
+	below.path.data = (const uint8_t *)conn->connectpath;
+	below.path.length = strlen(conn->connectpath);
+	state_handles_traverse(below_fn, &below);
+	return below.found ? NT_STATUS_ACCESS_DENIED : NT_STATUS_OK;
+}

@@ -1,0 +1,599 @@
+/*
+ * A client comes back for its handle: the checks before smbd looks at it, and
+ * the open file put together again from the record, whatever is left of it in
+ * smbd's own databases.
+ */
+#include "hvrs_handles.h"
+
+#include "dbwrap/dbwrap.h"
+#include "dbwrap/dbwrap_open.h"
+#include "lib/util/server_id.h"
+#include "libcli/smb/smb2_lease.h"
+#include "librpc/gen_ndr/ndr_smbXsrv.h"
+#include "locking/leases_db.h"
+#include "locking/share_mode_lock.h"
+#include "locking/proto.h"
+#include "serverid.h"
+#include "smbd/smbXsrv_open.h"
+#include "messages.h"
+#include "util_tdb.h"
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+#define DH2C_PERSISTENT 0x2
+
+/* ---- the request ----------------------------------------------------------------- */
+
+static bool request_contexts(TALLOC_CTX *mem_ctx,
+			     struct smbd_smb2_request *req,
+			     struct smb2_create_blobs *_blobs)
+{
+	const uint8_t *body = SMBD_SMB2_IN_BODY_PTR(req);
+	const struct iovec *dyn = SMBD_SMB2_IN_DYN_IOV(req);
+	uint32_t start = SMB2_HDR_BODY +
+		(uint32_t)SMBD_SMB2_IN_BODY_LEN(req);
+	uint32_t offset = IVAL(body, 0x30);
+	uint32_t length = IVAL(body, 0x34);
+	DATA_BLOB blob = data_blob_null;
+
+	if (offset < start || offset - start > dyn->iov_len ||
+	    length > dyn->iov_len - (offset - start)) {
+		return false;
+	}
+	blob = data_blob_const((const uint8_t *)dyn->iov_base +
+			       (offset - start), length);
+	return NT_STATUS_IS_OK(smb2_create_blob_parse(mem_ctx, blob,
+						      _blobs));
+}
+
+static void want_init(struct handle_reconnect *want,
+		      struct smbd_smb2_request *req,
+		      const struct smb2_create_blobs *blobs)
+{
+	struct smb2_create_blob *blob = smb2_create_blob_find(
+		blobs, SMB2_CREATE_TAG_DH2C);
+	struct smb2_lease lease = {};
+
+	want->client_guid = hvrs_guid(&req->xconn->smb2.client.guid);
+	want->path = req->tcon->compat->connectpath;
+	if (blob != NULL && blob->data.length == 36) {
+		want->v2 = true;
+		memcpy(want->create_guid.bytes, blob->data.data + 16, 16);
+		want->persistent = (IVAL(blob->data.data, 32) &
+				    DH2C_PERSISTENT) != 0;
+	}
+	blob = smb2_create_blob_find(blobs, SMB2_CREATE_TAG_RQLS);
+	if (blob != NULL && smb2_lease_pull(blob->data.data,
+					    blob->data.length,
+					    &lease) != -1) {
+		want->lease = true;
+		want->lease_key = hvrs_lease_guid(&lease.lease_key);
+	}
+}
+
+static bool is_owner(struct auth_session_info *info,
+		     const struct handle_record *r)
+{
+	char *text = hvrs_text_back(talloc_tos(), r->owner);
+	struct dom_sid sid = {};
+	bool same = text != NULL && string_to_sid(&sid, text) &&
+		security_token_is_sid(info->security_token, &sid);
+
+	TALLOC_FREE(text);
+	return same;
+}
+
+/* ---- smbd's record of the open ----------------------------------------------------- */
+
+static struct db_context *global_db(void)
+{
+	static struct db_context *db;
+	char *path = NULL;
+
+	if (db == NULL) {
+		path = lock_path(talloc_tos(), "smbXsrv_open_global.tdb");
+		become_root();
+		db = path == NULL ? NULL : db_open(
+			NULL, path, SMBD_VOLATILE_TDB_HASH_SIZE,
+			SMBD_VOLATILE_TDB_FLAGS, O_RDWR | O_CREAT, 0600,
+			DBWRAP_LOCK_ORDER_NONE, DBWRAP_FLAG_NONE);
+		unbecome_root();
+		TALLOC_FREE(path);
+	}
+	return db;
+}
+
+enum global_state {
+	GLOBAL_NONE,		/* there is no record with this id */
+	GLOBAL_GOOD,		/* smbd can use it */
+	GLOBAL_DEAD,		/* its process died */
+	GLOBAL_FOREIGN,		/* it is another open's */
+};
+
+struct global_look {
+	const struct handle_record *r;
+	enum global_state state;
+};
+
+static void global_parser(TDB_DATA key, TDB_DATA value, void *private_data)
+{
+	struct global_look *look = private_data;
+	DATA_BLOB blob = data_blob_const(value.dptr, value.dsize);
+	struct smbXsrv_open_globalB global = {};
+	struct smbXsrv_open_global0 *g = NULL;
+	struct guid guid = {};
+
+	(void)key;
+	look->state = GLOBAL_DEAD;
+	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_pull_struct_blob(
+		&blob, talloc_tos(), &global, (ndr_pull_flags_fn_t)
+		ndr_pull_smbXsrv_open_globalB)) ||
+	    global.version != SMBXSRV_VERSION_0 ||
+	    global.info.info0 == NULL) {
+		return;
+	}
+	g = global.info.info0;
+	guid = hvrs_guid(&g->client_guid);
+	if (server_id_is_disconnected(&g->server_id)) {
+		look->state = GLOBAL_GOOD;
+	} else if (serverid_exists(&g->server_id)) {
+		look->state = GLOBAL_FOREIGN;
+	}
+	if (look->state == GLOBAL_GOOD &&
+	    (!g->durable || !guid_equal(&guid, &look->r->client_guid) ||
+	     g->open_time != look->r->open_time)) {
+		look->state = GLOBAL_FOREIGN;
+	}
+	TALLOC_FREE(g);
+}
+
+static enum global_state global_look(const struct handle_record *r)
+{
+	struct global_look look = { .r = r, .state = GLOBAL_NONE };
+	struct db_context *db = global_db();
+	uint8_t key[4] = {};
+
+	RSIVAL(key, 0, (uint32_t)r->id);
+	if (db == NULL) {
+		return GLOBAL_FOREIGN;
+	}
+	dbwrap_parse_record(db, make_tdb_data(key, sizeof(key)),
+			    global_parser, &look);
+	return look.state;
+}
+
+static bool global_restore(struct smbXsrv_connection *xconn,
+			   const struct handle_record *r)
+{
+	struct smbXsrv_open_global0 global = {};
+	struct smbXsrv_open op = {
+		.table = xconn->client->open_table, .global = &global,
+	};
+	char *owner = hvrs_text_back(talloc_tos(), r->owner);
+	NTSTATUS status = NT_STATUS_NO_MEMORY;
+
+	server_id_set_disconnected(&global.server_id);
+	global.open_global_id = (uint32_t)r->id;
+	global.open_persistent_id = r->id;
+	global.open_time = r->open_time;
+	global.create_guid = hvrs_guid_back(&r->create_guid);
+	global.client_guid = hvrs_guid_back(&r->client_guid);
+	global.disconnect_time = timeval_to_nttime(
+		&(struct timeval){ .tv_sec = time(NULL) });
+	global.durable_timeout_msec = r->timeout_ms;
+	global.durable = true;
+	global.backend_cookie = hvrs_open_cookie(talloc_tos(), r->id);
+	global.channel_sequence = r->channel_sequence;
+	memcpy(global.lock_sequence_array, r->sequences,
+	       sizeof(global.lock_sequence_array));
+	if (owner != NULL && string_to_sid(&global.open_owner, owner) &&
+	    global.backend_cookie.data != NULL) {
+		status = smbXsrv_open_update(&op);
+	}
+	data_blob_free(&global.backend_cookie);
+	TALLOC_FREE(owner);
+	return NT_STATUS_IS_OK(status);
+}
+
+static NTSTATUS reconnect_status(enum handle_verdict verdict)
+{
+	switch (verdict) {
+	case HANDLE_GRANT:
+		return NT_STATUS_OK;
+	case HANDLE_DENIED:
+		return NT_STATUS_ACCESS_DENIED;
+	case HANDLE_BAD_PARAMETER:
+		return NT_STATUS_INVALID_PARAMETER;
+	default:
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+}
+
+static NTSTATUS recreate_check(struct smbd_smb2_request *req,
+			       struct auth_session_info *session_info,
+			       struct state_handle *h,
+			       struct handle_reconnect *want)
+{
+	enum handle_state state = state_handle_state(h);
+	enum handle_verdict verdict = HANDLE_GRANT;
+	char *share = hvrs_text_back(talloc_tos(), h->record.share);
+	struct vfs_handle_struct *handle = hvrs_handles_instance(
+		req->tcon->compat);
+	enum global_state global = GLOBAL_NONE;
+
+	if (share == NULL || handle == NULL ||
+	    !strequal(share, hvrs_share(handle)->name)) {
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+	want->owner = is_owner(session_info, &h->record);
+	if (state == HANDLE_CONNECTED && hvrs_fence(h->owner)) {
+		state = HANDLE_WAITING;
+	}
+	verdict = handle_may_reconnect(&h->record, state,
+				       state_handles_now(), want);
+	if (verdict != HANDLE_GRANT) {
+		return reconnect_status(verdict);
+	}
+	global = global_look(&h->record);
+	if (global == GLOBAL_FOREIGN) {
+		DBG_ERR("hvrs: handle %08llx cannot be given back: its "
+			"number is in use\n",
+			(unsigned long long)h->record.id);
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+	if (global != GLOBAL_GOOD && !global_restore(req->xconn, &h->record)) {
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+	return NT_STATUS_OK;
+}
+
+NTSTATUS hvrs_handles_recreate(struct smbd_smb2_request *req,
+			       struct auth_session_info *session_info,
+			       uint64_t *persistent_id,
+			       const struct GUID *create_guid)
+{
+	struct handle_reconnect want = {};
+	struct smb2_create_blobs blobs = {};
+	struct state_handle *h = NULL;
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (session_info == NULL || req->tcon == NULL ||
+	    !request_contexts(talloc_tos(), req, &blobs)) {
+		return NT_STATUS_OK;
+	}
+	want_init(&want, req, &blobs);
+	h = state_handles_fetch(talloc_tos(), *persistent_id);
+	if (h == NULL && create_guid != NULL && want.persistent) {
+		h = state_handles_by_guid(talloc_tos(), &want.create_guid);
+	}
+	if (h != NULL) {
+		*persistent_id = h->record.id;
+		status = recreate_check(req, session_info, h, &want);
+	}
+	TALLOC_FREE(blobs.blobs);
+	TALLOC_FREE(h);
+	return status;
+}
+
+/* ---- the open file ------------------------------------------------------------------- */
+
+struct rebuild {
+	struct files_struct *fsp;
+	struct smb_request *smb1req;
+	const struct state_handle *h;
+	const struct handle_record *r;
+	struct smb_filename *smb_fname;
+	struct server_id me;
+	NTSTATUS status;
+};
+
+static struct smb2_lease_key rebuild_key(const struct handle_record *r)
+{
+	return hvrs_lease_key(&r->lease_key);
+}
+
+static bool rebuild_lease(struct rebuild *rebuild)
+{
+	const struct handle_record *r = rebuild->r;
+	struct files_struct *fsp = rebuild->fsp;
+	struct GUID client_guid = hvrs_guid_back(&r->client_guid);
+	struct smb2_lease_key key = rebuild_key(r);
+	uint32_t state = r->lease_state;
+	uint32_t stored = 0;
+	uint16_t version = r->lease_version;
+	uint16_t epoch = r->lease_epoch;
+	bool breaking = false;
+	NTSTATUS status = NT_STATUS_OK;
+
+	status = leases_db_get(&client_guid, &key, &fsp->file_id, &stored,
+			       &breaking, NULL, NULL, &version, &epoch);
+	if (NT_STATUS_IS_OK(status)) {
+		/* Never more than either of the two remembers. */
+		state &= stored;
+		status = leases_db_set(&client_guid, &key, state, false, 0, 0,
+				       version, epoch);
+	} else {
+		status = leases_db_add(&client_guid, &key, &fsp->file_id,
+				       state, version, epoch,
+				       fsp->conn->connectpath,
+				       fsp->fsp_name->base_name, NULL);
+	}
+	if (!NT_STATUS_IS_OK(status)) {
+		DBG_WARNING("hvrs: lease of %s: %s\n", fsp_str_dbg(fsp),
+			    nt_errstr(status));
+		return false;
+	}
+	fsp->lease = find_fsp_lease(fsp, &key, state, version, epoch);
+	if (fsp->lease == NULL) {
+		return false;
+	}
+	fsp->lease->lease.parent_lease_key = hvrs_lease_key(&r->lease_parent);
+	fsp->lease->lease.lease_flags = r->lease_flags;
+	return true;
+}
+
+static void rebuild_flags(struct share_mode_lock *lck,
+			  const struct rebuild *rebuild)
+{
+	uint32_t access = 0;
+	uint32_t sharing = 0;
+	uint32_t lease = 0;
+
+	share_mode_flags_get(lck, &access, &sharing, &lease);
+	access |= rebuild->r->access;
+	sharing &= rebuild->r->sharing;
+	lease |= fsp_lease_type(rebuild->fsp);
+	share_mode_flags_set(lck, access, sharing, lease, NULL);
+}
+
+/* With the file's entry locked; no VFS call may be made here. */
+static void rebuild_locked(struct share_mode_lock *lck, bool *keep_locked,
+			   void *private_data)
+{
+	struct rebuild *rebuild = private_data;
+	const struct handle_record *r = rebuild->r;
+	struct files_struct *fsp = rebuild->fsp;
+	struct server_id nobody = {};
+	struct smb2_lease_key key = rebuild_key(r);
+	bool ok = false;
+
+	*keep_locked = false;
+	rebuild->status = NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	server_id_set_disconnected(&nobody);
+	fsp->oplock_type = (int)r->oplock;
+	/* What an orderly end left, or a crash, or nothing. */
+	ok = reset_share_mode_entry(lck, nobody, r->id, rebuild->me,
+				    rebuild->smb1req->mid,
+				    fh_get_gen_id(fsp->fh)) ||
+		(rebuild->h->owner.pid != 0 &&
+		 reset_share_mode_entry(lck, rebuild->h->owner,
+					rebuild->h->gen_id, rebuild->me,
+					rebuild->smb1req->mid,
+					fh_get_gen_id(fsp->fh))) ||
+		set_share_mode(lck, fsp, r->uid, rebuild->smb1req->mid,
+			       (uint16_t)r->oplock, &key, r->sharing,
+			       r->access);
+	if (!ok) {
+		return;
+	}
+	if ((r->flags & HANDLE_LEASE) != 0 && !rebuild_lease(rebuild)) {
+		del_share_mode(lck, fsp);
+		return;
+	}
+	rebuild_flags(lck, rebuild);
+	hvrs_locks_remove(&fsp->file_id, r->id);
+	if (!hvrs_locks_restore(fsp, r)) {
+		del_share_mode(lck, fsp);
+		return;
+	}
+	if ((r->flags & HANDLE_DELETE_PENDING) != 0 &&
+	    !is_delete_on_close_set(lck, fsp->name_hash)) {
+		set_delete_on_close_lck(
+			fsp, lck, fsp->conn->session_info->security_token,
+			fsp->conn->session_info->unix_token);
+	}
+	rebuild->status = NT_STATUS_OK;
+}
+
+static NTSTATUS rebuild_open(struct rebuild *rebuild,
+			     struct files_struct *dirfsp,
+			     struct smb_filename *rel)
+{
+	const struct handle_record *r = rebuild->r;
+	struct files_struct *fsp = rebuild->fsp;
+	struct vfs_open_how how = {};
+	struct file_id file = {};
+	NTSTATUS status = NT_STATUS_OK;
+
+	fh_set_private_options(fsp->fh, r->private_options);
+	fh_set_position_information(fsp->fh, r->position);
+	nttime_to_timeval(&fsp->open_time, r->open_time);
+	fsp->access_mask = r->access;
+	fsp->fsp_flags.can_read = (r->access & FILE_READ_DATA) != 0;
+	fsp->fsp_flags.can_write = (r->access & (FILE_WRITE_DATA |
+						 FILE_APPEND_DATA)) != 0;
+	fsp->fsp_flags.can_lock = true;
+	fsp->fsp_flags.initial_delete_on_close =
+		(r->flags & HANDLE_DELETE_INITIAL) != 0;
+	fsp->initial_allocation_size = r->allocation;
+	if (fsp->fsp_flags.can_write && !CAN_WRITE(fsp->conn)) {
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+	if (fsp->fsp_flags.can_write) {
+		how.flags = fsp->fsp_flags.can_read ? O_RDWR : O_WRONLY;
+	}
+	if ((r->flags & HANDLE_WRITE_THROUGH) != 0 &&
+	    lp_strict_sync(SNUM(fsp->conn))) {
+		how.flags |= O_SYNC;
+	}
+	status = fd_openat(dirfsp, rel, fsp, &how);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if (SMB_VFS_FSTAT(fsp, &fsp->fsp_name->st) != 0) {
+		return map_nt_error_from_unix(errno);
+	}
+	file = vfs_file_id_from_sbuf(fsp->conn, &fsp->fsp_name->st);
+	if (!S_ISREG(fsp->fsp_name->st.st_ex_mode) ||
+	    !file_id_equal(&fsp->file_id, &file)) {
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+	(void)fdos_mode(fsp);
+	return NT_STATUS_OK;
+}
+
+static NTSTATUS rebuild_file(struct vfs_handle_struct *handle,
+			     struct rebuild *rebuild,
+			     struct smbXsrv_open *op,
+			     struct files_struct *dirfsp,
+			     struct smb_filename *rel)
+{
+	struct share_mode_entry_prepare_state prepare = {};
+	struct files_struct *fsp = rebuild->fsp;
+	struct timespec written = fsp->fsp_name->st.st_ex_mtime;
+	struct hvrs_open *open = NULL;
+	NTSTATUS status = rebuild_open(rebuild, dirfsp, rel);
+
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	op->compat = fsp;
+	fsp->op = op;
+	status = share_mode_entry_prepare_lock_add(
+		&prepare, fsp->file_id, handle->conn->connectpath,
+		fsp->fsp_name, &written, rebuild_locked, rebuild);
+	if (NT_STATUS_IS_OK(status)) {
+		status = rebuild->status;
+	}
+	if (NT_STATUS_IS_OK(status)) {
+		status = set_file_oplock(fsp);
+	}
+	if (NT_STATUS_IS_OK(status)) {
+		open = hvrs_open_adopt(handle, fsp, rebuild->r);
+		status = open != NULL ? NT_STATUS_OK : NT_STATUS_NO_MEMORY;
+	}
+	if (NT_STATUS_IS_OK(status)) {
+		/* From here on smbd's own entry keeps the others out. */
+		open->h.record.waiting_since_ms = 0;
+		open->stale = true;
+		state_handles_store_index(&open->h);
+	}
+	return status;
+}
+
+static void rebuild_undo(struct rebuild *rebuild, struct smbXsrv_open *op)
+{
+	struct state_handle *h = state_handles_fetch(talloc_tos(),
+						     rebuild->r->id);
+
+	if (fsp_get_pathref_fd(rebuild->fsp) != -1) {
+		fd_close(rebuild->fsp);
+	}
+	op->compat = NULL;
+	rebuild->fsp->op = NULL;
+	file_free(rebuild->smb1req, rebuild->fsp);
+	/* It goes on waiting. */
+	if (h != NULL) {
+		h->claimer.pid = 0;
+		state_handles_store_index(h);
+	}
+	TALLOC_FREE(h);
+}
+
+static NTSTATUS rebuild_start(struct vfs_handle_struct *handle,
+			      struct rebuild *rebuild, uint64_t fnum,
+			      struct files_struct **_dirfsp,
+			      struct smb_filename **_rel)
+{
+	struct connection_struct *conn = handle->conn;
+	const struct handle_record *r = rebuild->r;
+	struct smb_filename *smb_fname = NULL;
+	char *name = hvrs_text_back(talloc_tos(), r->name);
+	struct file_id file = {};
+	NTSTATUS status = NT_STATUS_NO_MEMORY;
+
+	if (name == NULL) {
+		return status;
+	}
+	status = filename_convert_dirfsp_rel(
+		talloc_tos(), conn, conn->cwd_fsp, name, UCF_LCOMP_LNK_OK, 0,
+		_dirfsp, &smb_fname, _rel);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	file = vfs_file_id_from_sbuf(conn, &smb_fname->st);
+	if (!VALID_STAT(smb_fname->st) || !S_ISREG(smb_fname->st.st_ex_mode) ||
+	    file.devid != r->device || file.inode != r->inode ||
+	    file.extid != r->extra) {
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+	status = fsp_new(conn, conn, &rebuild->fsp);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	rebuild->fsp->file_id = file;
+	rebuild->fsp->file_pid = rebuild->smb1req->smbpid;
+	rebuild->fsp->vuid = rebuild->smb1req->vuid;
+	rebuild->fsp->fnum = fnum;
+	fsp_set_gen_id(rebuild->fsp);
+	status = fsp_set_smb_fname(rebuild->fsp, smb_fname);
+	if (!NT_STATUS_IS_OK(status)) {
+		file_free(rebuild->smb1req, rebuild->fsp);
+	}
+	return status;
+}
+
+NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
+				struct smb_request *smb1req,
+				struct smbXsrv_open *op,
+				const DATA_BLOB old_cookie,
+				TALLOC_CTX *mem_ctx,
+				struct files_struct **_fsp,
+				DATA_BLOB *new_cookie)
+{
+	struct rebuild rebuild = { .smb1req = smb1req };
+	struct files_struct *dirfsp = NULL;
+	struct smb_filename *rel = NULL;
+	struct state_handle *h = NULL;
+	uint64_t id = 0;
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (!hvrs_cookie_id(old_cookie, &id)) {
+		return SMB_VFS_NEXT_DURABLE_RECONNECT(
+			handle, smb1req, op, old_cookie, mem_ctx, _fsp,
+			new_cookie);
+	}
+	h = state_handles_fetch(talloc_tos(), id);
+	if (h == NULL || id != op->global->open_persistent_id) {
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+	rebuild.h = h;
+	rebuild.r = &h->record;
+	rebuild.me = messaging_server_id(handle->conn->sconn->msg_ctx);
+	status = rebuild_start(handle, &rebuild, op->local_id, &dirfsp, &rel);
+	if (!NT_STATUS_IS_OK(status)) {
+		TALLOC_FREE(h);
+		return status;
+	}
+	if (!state_handles_claim(id, &rebuild.me)) {
+		file_free(smb1req, rebuild.fsp);
+		TALLOC_FREE(h);
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+	status = rebuild_file(handle, &rebuild, op, dirfsp, rel);
+	if (!NT_STATUS_IS_OK(status)) {
+		DBG_WARNING("hvrs: %s cannot be given back: %s\n",
+			    fsp_str_dbg(rebuild.fsp), nt_errstr(status));
+		rebuild_undo(&rebuild, op);
+		TALLOC_FREE(h);
+		return status;
+	}
+	smb1req->chain_fsp = rebuild.fsp;
+	smb1req->smb2req->compat_chain_fsp = rebuild.fsp;
+	rebuild.fsp->fsp_flags.is_fsa = true;
+	*_fsp = rebuild.fsp;
+	*new_cookie = hvrs_open_cookie(mem_ctx, id);
+	TALLOC_FREE(h);
+	return NT_STATUS_OK;
+}

@@ -1,0 +1,252 @@
+/*
+ * The replacements for Samba 4.22.
+ */
+#include "hooks_handles.h"
+
+#include "locking/share_mode_lock.h"
+#include "locking/proto.h"
+#include "smbd/smbXsrv_open.h"
+
+static const struct hooks_handles *client;
+static struct smbd_smb2_request *current_create;
+
+static NTSTATUS (*core_create_file)(
+	connection_struct *, struct smb_request *, struct files_struct *,
+	struct smb_filename *, uint32_t, uint32_t, uint32_t, uint32_t,
+	uint32_t, uint32_t, const struct smb2_lease *, uint64_t, uint32_t,
+	struct security_descriptor *, struct ea_list *, files_struct **,
+	int *, const struct smb2_create_blobs *, struct smb2_create_blobs *);
+static NTSTATUS (*core_process_create)(struct smbd_smb2_request *);
+static NTSTATUS (*core_done)(struct smbd_smb2_request *, NTSTATUS, DATA_BLOB,
+			     DATA_BLOB *, const char *);
+static NTSTATUS (*core_recreate)(struct smbXsrv_connection *,
+				 struct auth_session_info *, uint64_t,
+				 const struct GUID *, NTTIME,
+				 struct smbXsrv_open **);
+static NTSTATUS (*core_close)(struct smb_request *, struct files_struct *,
+			      enum file_close_type);
+static bool (*core_stale)(struct share_mode_entry *);
+static NTSTATUS (*core_brl_lock)(struct byte_range_lock *,
+				 struct lock_struct *);
+static bool (*core_strict_lock)(files_struct *, struct lock_struct *);
+static NTSTATUS (*core_downgrade)(struct smbXsrv_client *, uint32_t,
+				  const struct file_id *,
+				  const struct smb2_lease_key *, uint32_t);
+static NTSTATUS (*core_lease_break)(struct smbXsrv_client *, uint16_t,
+				    uint32_t, struct smb2_lease_key *,
+				    uint32_t, uint32_t);
+static NTSTATUS (*core_rename)(connection_struct *, files_struct *,
+			       struct share_mode_lock **,
+			       struct smb_filename *, const char *, uint32_t,
+			       bool);
+static struct tevent_req *(*core_mc_negprot)(TALLOC_CTX *,
+					     struct tevent_context *,
+					     struct smbd_smb2_request *);
+
+void hooks_handles_set(const struct hooks_handles *handles)
+{
+	client = handles;
+}
+
+static NTSTATUS hooked_create_file(
+	connection_struct *conn, struct smb_request *req,
+	struct files_struct *dirfsp, struct smb_filename *smb_fname,
+	uint32_t access_mask, uint32_t share_access,
+	uint32_t create_disposition, uint32_t create_options,
+	uint32_t file_attributes, uint32_t oplock_request,
+	const struct smb2_lease *lease, uint64_t allocation_size,
+	uint32_t private_flags, struct security_descriptor *sd,
+	struct ea_list *ea_list, files_struct **result, int *pinfo,
+	const struct smb2_create_blobs *in, struct smb2_create_blobs *out)
+{
+	struct hooks_open open = {
+		.conn = conn, .req = req, .smb_fname = smb_fname,
+		.access_mask = access_mask, .share_access = share_access,
+		.create_disposition = create_disposition,
+		.create_options = create_options, .in = in,
+	};
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (client != NULL) {
+		status = client->open(&open);
+	}
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	status = core_create_file(
+		conn, req, dirfsp, smb_fname, access_mask, share_access,
+		open.create_disposition, create_options, file_attributes,
+		oplock_request, lease, allocation_size, private_flags, sd,
+		ea_list, result, pinfo, in, out);
+	if (NT_STATUS_IS_OK(status) && pinfo != NULL &&
+	    open.create_action != 0) {
+		*pinfo = open.create_action;
+	}
+	return status;
+}
+
+static NTSTATUS hooked_process_create(struct smbd_smb2_request *req)
+{
+	NTSTATUS status = NT_STATUS_OK;
+
+	current_create = req;
+	status = core_process_create(req);
+	current_create = NULL;
+	return status;
+}
+
+static NTSTATUS hooked_done(struct smbd_smb2_request *req, NTSTATUS status,
+			    DATA_BLOB body, DATA_BLOB *dyn,
+			    const char *location)
+{
+	if (client != NULL &&
+	    client->reply(req, status, body, dyn, location)) {
+		return NT_STATUS_OK;
+	}
+	return core_done(req, status, body, dyn, location);
+}
+
+NTSTATUS hooks_reply(struct smbd_smb2_request *req, NTSTATUS status,
+		     DATA_BLOB body, DATA_BLOB *dyn, const char *location)
+{
+	return core_done(req, status, body, dyn, location);
+}
+
+static NTSTATUS hooked_recreate(struct smbXsrv_connection *xconn,
+				struct auth_session_info *session_info,
+				uint64_t persistent_id,
+				const struct GUID *create_guid, NTTIME now,
+				struct smbXsrv_open **_open)
+{
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (client != NULL && current_create != NULL &&
+	    current_create->xconn == xconn) {
+		status = client->recreate(current_create, session_info,
+					  &persistent_id, create_guid);
+	}
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	return core_recreate(xconn, session_info, persistent_id, create_guid,
+			     now, _open);
+}
+
+static NTSTATUS hooked_close(struct smb_request *req,
+			     struct files_struct *fsp,
+			     enum file_close_type type)
+{
+	uint64_t id = client != NULL ? client->close_begin(fsp, type) : 0;
+	NTSTATUS status = core_close(req, fsp, type);
+
+	if (id != 0) {
+		client->close_end(id);
+	}
+	return status;
+}
+
+static bool hooked_stale(struct share_mode_entry *e)
+{
+	bool was = e->stale;
+
+	if (!core_stale(e)) {
+		return false;
+	}
+	if (was || client == NULL || !client->protect(e)) {
+		return true;
+	}
+	e->stale = false;
+	return false;
+}
+
+static NTSTATUS hooked_brl_lock(struct byte_range_lock *br_lck,
+				struct lock_struct *lock)
+{
+	if (client != NULL && client->locked(brl_fsp(br_lck), lock)) {
+		lock->context.smblctx = 0xFFFFFFFFFFFFFFFFULL;
+		return NT_STATUS_LOCK_NOT_GRANTED;
+	}
+	return core_brl_lock(br_lck, lock);
+}
+
+static bool hooked_strict_lock(files_struct *fsp, struct lock_struct *lock)
+{
+	if (!core_strict_lock(fsp, lock)) {
+		return false;
+	}
+	return client == NULL || lock->size == 0 ||
+		!client->locked(fsp, lock);
+}
+
+static NTSTATUS hooked_downgrade(struct smbXsrv_client *smb_client,
+				 uint32_t count, const struct file_id *ids,
+				 const struct smb2_lease_key *key,
+				 uint32_t state)
+{
+	if (client != NULL) {
+		client->lease_down(smb_client, key, state);
+	}
+	return core_downgrade(smb_client, count, ids, key, state);
+}
+
+static NTSTATUS hooked_lease_break(struct smbXsrv_client *smb_client,
+				   uint16_t epoch, uint32_t flags,
+				   struct smb2_lease_key *key,
+				   uint32_t current, uint32_t state)
+{
+	/* Without an acknowledgement it has gone down already. */
+	if (client != NULL &&
+	    (flags & SMB2_NOTIFY_BREAK_LEASE_FLAG_ACK_REQUIRED) == 0) {
+		client->lease_down(smb_client, key, state);
+	}
+	return core_lease_break(smb_client, epoch, flags, key, current,
+				state);
+}
+
+static NTSTATUS hooked_rename(connection_struct *conn, files_struct *fsp,
+			      struct share_mode_lock **lck,
+			      struct smb_filename *to, const char *last,
+			      uint32_t attributes, bool replace)
+{
+	NTSTATUS status = client != NULL ? client->rename(conn, fsp) :
+		NT_STATUS_OK;
+
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	return core_rename(conn, fsp, lck, to, last, attributes, replace);
+}
+
+static struct tevent_req *hooked_mc_negprot(TALLOC_CTX *mem_ctx,
+					    struct tevent_context *ev,
+					    struct smbd_smb2_request *req)
+{
+	if (client != NULL) {
+		client->client(req);
+	}
+	return core_mc_negprot(mem_ctx, ev, req);
+}
+
+const struct plt_hook hooks_handles_rows[] = {
+	{ "create_file_default", hooked_create_file,
+	  (void **)&core_create_file },
+	{ "smbd_smb2_request_process_create", hooked_process_create,
+	  (void **)&core_process_create },
+	{ "smbd_smb2_request_done_ex", hooked_done, (void **)&core_done },
+	{ "smb2srv_open_recreate", hooked_recreate,
+	  (void **)&core_recreate },
+	{ "close_file_smb", hooked_close, (void **)&core_close },
+	{ "share_entry_stale_pid", hooked_stale, (void **)&core_stale },
+	{ "brl_lock_windows_default", hooked_brl_lock,
+	  (void **)&core_brl_lock },
+	{ "strict_lock_check_default", hooked_strict_lock,
+	  (void **)&core_strict_lock },
+	{ "downgrade_lease", hooked_downgrade, (void **)&core_downgrade },
+	{ "smbd_smb2_send_lease_break", hooked_lease_break,
+	  (void **)&core_lease_break },
+	{ "rename_internals_fsp", hooked_rename, (void **)&core_rename },
+	{ "smb2srv_client_mc_negprot_send", hooked_mc_negprot,
+	  (void **)&core_mc_negprot },
+};
+
+const size_t hooks_handles_count = ARRAY_SIZE(hooks_handles_rows);

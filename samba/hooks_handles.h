@@ -1,0 +1,81 @@
+/*
+ * Core hooks for handles that outlive smbd: where opens are made and refused,
+ * where replies are sent, and where locks and leases change.
+ */
+#ifndef HVRS_SAMBA_HOOKS_HANDLES_H
+#define HVRS_SAMBA_HOOKS_HANDLES_H
+
+#include "samba.h"
+
+#include "librpc/gen_ndr/open_files.h"
+#include "messages.h"
+#include "plt.h"
+
+/* An open on any share, with or without hvrs, as the core is about to do. */
+struct hooks_open {
+	struct connection_struct *conn;
+	struct smb_request *req;	/* NULL: the server's own */
+	struct smb_filename *smb_fname;
+	uint32_t access_mask;
+	uint32_t share_access;
+	uint32_t create_disposition;	/* may be changed */
+	uint32_t create_options;
+	const struct smb2_create_blobs *in;
+	int create_action;		/* != 0: what to tell instead */
+};
+
+struct hooks_handles {
+	/* Before the core looks at an open; not OK ends it. */
+	NTSTATUS (*open)(struct hooks_open *open);
+
+	/*
+	 * A reply that is about to be sent.  True where it is taken: then
+	 * hooks_reply() sends it later.
+	 */
+	bool (*reply)(struct smbd_smb2_request *req, NTSTATUS status,
+		      DATA_BLOB body, DATA_BLOB *dyn, const char *location);
+
+	/*
+	 * A client wants a durable handle back; req is its CREATE.  The id
+	 * may be changed; not OK ends it with this status.
+	 */
+	NTSTATUS (*recreate)(struct smbd_smb2_request *req,
+			     struct auth_session_info *session_info,
+			     uint64_t *persistent_id,
+			     const struct GUID *create_guid);
+
+	/* A file is closed: before, and after; type as the core has it. */
+	uint64_t (*close_begin)(struct files_struct *fsp,
+				enum file_close_type type);
+	void (*close_end)(uint64_t id);
+
+	/* Whether a share mode entry of a dead process is to be kept. */
+	bool (*protect)(const struct share_mode_entry *e);
+
+	/* Whether a lock or an access runs into one of a waiting handle. */
+	bool (*locked)(struct files_struct *fsp,
+		       const struct lock_struct *lock);
+
+	/* A lease of this client goes down to a state. */
+	void (*lease_down)(struct smbXsrv_client *client,
+			   const struct smb2_lease_key *key, uint32_t state);
+
+	/* A rename of a file or directory; not OK forbids it. */
+	NTSTATUS (*rename)(struct connection_struct *conn,
+			   struct files_struct *fsp);
+
+	/* A client connects with a GUID that another process may hold. */
+	void (*client)(struct smbd_smb2_request *req);
+};
+
+/* The rows for plt_hook_install(). */
+extern const struct plt_hook hooks_handles_rows[];
+extern const size_t hooks_handles_count;
+
+void hooks_handles_set(const struct hooks_handles *handles);
+
+/* Sends a reply that was taken. */
+NTSTATUS hooks_reply(struct smbd_smb2_request *req, NTSTATUS status,
+		     DATA_BLOB body, DATA_BLOB *dyn, const char *location);
+
+#endif

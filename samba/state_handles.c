@@ -1,0 +1,742 @@
+/*
+ * The index: a volatile database with one record per handle and the keys by
+ * which one is looked for.  Every change is made under one key that is locked
+ * first, so that the order of the others does not matter.
+ */
+#include "state_handles.h"
+
+#include <sys/stat.h>
+#include <time.h>
+
+#include "dbwrap/dbwrap.h"
+#include "dbwrap/dbwrap_open.h"
+#include "lib/util/server_id.h"
+#include "serverid.h"
+#include "util_tdb.h"
+
+#include "option/option.h"
+#include "util/cursor.h"
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+#define HEAD_SIZE 60
+#define FILE_KEY_SIZE 24
+
+static struct db_context *index_db;
+static bool index_tried;
+static bool synced = true;
+
+/* ---- keys ------------------------------------------------------------------- */
+
+struct key {
+	uint8_t bytes[1 + 40];
+	size_t length;
+};
+
+static TDB_DATA key_data(struct key *key)
+{
+	return make_tdb_data(key->bytes, key->length);
+}
+
+static struct key key_id(uint64_t id)
+{
+	struct key key = { .length = 9 };
+
+	key.bytes[0] = 'i';
+	SBVAL(key.bytes, 1, id);
+	return key;
+}
+
+static struct key key_file(uint64_t device, uint64_t inode, uint64_t extra)
+{
+	struct key key = { .length = 1 + FILE_KEY_SIZE };
+
+	key.bytes[0] = 'f';
+	SBVAL(key.bytes, 1, device);
+	SBVAL(key.bytes, 9, inode);
+	SBVAL(key.bytes, 17, extra);
+	return key;
+}
+
+static struct key key_guid(const struct guid *guid)
+{
+	struct key key = { .length = 17 };
+
+	key.bytes[0] = 'g';
+	memcpy(key.bytes + 1, guid->bytes, 16);
+	return key;
+}
+
+static struct key key_entry(const struct server_id *pid, uint64_t gen_id)
+{
+	struct key key = { .length = 33 };
+
+	key.bytes[0] = 'e';
+	SBVAL(key.bytes, 1, pid->pid);
+	SIVAL(key.bytes, 9, pid->task_id);
+	SIVAL(key.bytes, 13, pid->vnn);
+	SBVAL(key.bytes, 17, pid->unique_id);
+	SBVAL(key.bytes, 25, gen_id);
+	return key;
+}
+
+static struct key key_mark(void)
+{
+	struct key key = { .length = 1 };
+
+	key.bytes[0] = 'M';
+	return key;
+}
+
+static struct key key_lock(void)
+{
+	struct key key = { .length = 1 };
+
+	key.bytes[0] = 'L';
+	return key;
+}
+
+static struct db_record *index_lock(TALLOC_CTX *mem_ctx)
+{
+	struct key key = key_lock();
+
+	return dbwrap_fetch_locked(index_db, mem_ctx, key_data(&key));
+}
+
+/* ---- one record ---------------------------------------------------------------- */
+
+static void server_put(uint8_t out[24], const struct server_id *id)
+{
+	SBVAL(out, 0, id->pid);
+	SIVAL(out, 8, id->task_id);
+	SIVAL(out, 12, id->vnn);
+	SBVAL(out, 16, id->unique_id);
+}
+
+static void server_get(const uint8_t in[24], struct server_id *id)
+{
+	id->pid = BVAL(in, 0);
+	id->task_id = IVAL(in, 8);
+	id->vnn = IVAL(in, 12);
+	id->unique_id = BVAL(in, 16);
+}
+
+static uint8_t *handle_pack(TALLOC_CTX *mem_ctx, const struct state_handle *h,
+			    size_t *_length)
+{
+	size_t size = handle_record_encode(&h->record, NULL, 0);
+	uint8_t *bytes = NULL;
+
+	if (size == 0) {
+		return NULL;
+	}
+	bytes = talloc_array(mem_ctx, uint8_t, HEAD_SIZE + size);
+	if (bytes == NULL) {
+		return NULL;
+	}
+	SIVAL(bytes, 0, h->connected ? 1 : 0);
+	server_put(bytes + 4, &h->owner);
+	SBVAL(bytes, 28, h->gen_id);
+	server_put(bytes + 36, &h->claimer);
+	handle_record_encode(&h->record, bytes + HEAD_SIZE, size);
+	*_length = HEAD_SIZE + size;
+	return bytes;
+}
+
+static struct state_handle *handle_unpack(TALLOC_CTX *mem_ctx, TDB_DATA value)
+{
+	struct state_handle *h = NULL;
+	uint8_t *bytes = NULL;
+	const char *why = NULL;
+	int ret = 0;
+
+	if (value.dsize < HEAD_SIZE) {
+		return NULL;
+	}
+	h = talloc_zero(mem_ctx, struct state_handle);
+	if (h == NULL) {
+		return NULL;
+	}
+	bytes = talloc_memdup(h, value.dptr, value.dsize);
+	if (bytes == NULL) {
+		TALLOC_FREE(h);
+		return NULL;
+	}
+	h->connected = IVAL(bytes, 0) == 1;
+	server_get(bytes + 4, &h->owner);
+	h->gen_id = BVAL(bytes, 28);
+	server_get(bytes + 36, &h->claimer);
+	ret = handle_record_decode(bytes + HEAD_SIZE,
+				   value.dsize - HEAD_SIZE, &h->record, &why);
+	if (ret != 0) {
+		DBG_ERR("hvrs: a handle in the index is refused: %s\n", why);
+		TALLOC_FREE(h);
+		return NULL;
+	}
+	return h;
+}
+
+struct parse {
+	TALLOC_CTX *mem_ctx;
+	struct state_handle *h;
+	uint64_t *ids;
+	size_t count;
+};
+
+static void parse_handle(TDB_DATA key, TDB_DATA value, void *private_data)
+{
+	struct parse *parse = private_data;
+
+	(void)key;
+	parse->h = handle_unpack(parse->mem_ctx, value);
+}
+
+static void parse_ids(TDB_DATA key, TDB_DATA value, void *private_data)
+{
+	struct parse *parse = private_data;
+	size_t i = 0;
+
+	(void)key;
+	parse->ids = talloc_array(parse->mem_ctx, uint64_t, value.dsize / 8);
+	if (parse->ids == NULL) {
+		return;
+	}
+	parse->count = value.dsize / 8;
+	for (i = 0; i < parse->count; i++) {
+		parse->ids[i] = BVAL(value.dptr, i * 8);
+	}
+}
+
+struct state_handle *state_handles_fetch(TALLOC_CTX *mem_ctx, uint64_t id)
+{
+	struct parse parse = { .mem_ctx = mem_ctx };
+	struct key key = key_id(id);
+
+	if (index_db != NULL) {
+		dbwrap_parse_record(index_db, key_data(&key), parse_handle,
+				    &parse);
+	}
+	return parse.h;
+}
+
+static struct state_handle *fetch_through(TALLOC_CTX *mem_ctx,
+					  struct key *key)
+{
+	struct parse parse = { .mem_ctx = mem_ctx };
+	struct state_handle *h = NULL;
+
+	if (index_db == NULL) {
+		return NULL;
+	}
+	dbwrap_parse_record(index_db, key_data(key), parse_ids, &parse);
+	if (parse.count > 0) {
+		h = state_handles_fetch(mem_ctx, parse.ids[0]);
+	}
+	TALLOC_FREE(parse.ids);
+	return h;
+}
+
+struct state_handle *state_handles_by_guid(TALLOC_CTX *mem_ctx,
+					   const struct guid *create_guid)
+{
+	struct key key = key_guid(create_guid);
+
+	return fetch_through(mem_ctx, &key);
+}
+
+struct state_handle *state_handles_by_entry(TALLOC_CTX *mem_ctx,
+					    const struct server_id *pid,
+					    uint64_t share_file_id)
+{
+	struct key key = key_entry(pid, share_file_id);
+
+	if (server_id_is_disconnected(pid)) {
+		return state_handles_fetch(mem_ctx, share_file_id);
+	}
+	return fetch_through(mem_ctx, &key);
+}
+
+size_t state_handles_of_file(TALLOC_CTX *mem_ctx, const struct file_id *file,
+			     uint64_t **_ids)
+{
+	struct parse parse = { .mem_ctx = mem_ctx };
+	struct key key = key_file(file->devid, file->inode, file->extid);
+
+	*_ids = NULL;
+	if (index_db == NULL) {
+		return 0;
+	}
+	dbwrap_parse_record(index_db, key_data(&key), parse_ids, &parse);
+	*_ids = parse.ids;
+	return parse.count;
+}
+
+/* ---- changes ------------------------------------------------------------------- */
+
+static void list_change(struct key *key, uint64_t id, bool add)
+{
+	struct parse parse = { .mem_ctx = talloc_tos() };
+	uint8_t *bytes = NULL;
+	size_t count = 0;
+	size_t i = 0;
+
+	dbwrap_parse_record(index_db, key_data(key), parse_ids, &parse);
+	bytes = talloc_array(talloc_tos(), uint8_t, (parse.count + 1) * 8);
+	if (bytes == NULL) {
+		TALLOC_FREE(parse.ids);
+		return;
+	}
+	for (i = 0; i < parse.count; i++) {
+		if (parse.ids[i] != id) {
+			SBVAL(bytes, 8 * count, parse.ids[i]);
+			count++;
+		}
+	}
+	if (add) {
+		SBVAL(bytes, 8 * count, id);
+		count++;
+	}
+	if (count == 0) {
+		dbwrap_delete(index_db, key_data(key));
+	} else {
+		dbwrap_store(index_db, key_data(key),
+			     make_tdb_data(bytes, 8 * count), 0);
+	}
+	TALLOC_FREE(parse.ids);
+	TALLOC_FREE(bytes);
+}
+
+/* The keys of one handle, put or taken away. */
+static void keys_change(const struct state_handle *h, bool add)
+{
+	const struct handle_record *r = &h->record;
+	struct key key = key_file(r->device, r->inode, r->extra);
+
+	list_change(&key, r->id, add);
+	if ((r->flags & HANDLE_CREATE_GUID) != 0) {
+		key = key_guid(&r->create_guid);
+		list_change(&key, r->id, add);
+	}
+	if (h->owner.pid != 0) {
+		key = key_entry(&h->owner, h->gen_id);
+		list_change(&key, r->id, add);
+	}
+}
+
+static bool same_keys(const struct state_handle *a,
+		      const struct state_handle *b)
+{
+	return server_id_equal(&a->owner, &b->owner) &&
+		a->gen_id == b->gen_id &&
+		a->record.device == b->record.device &&
+		a->record.inode == b->record.inode &&
+		a->record.extra == b->record.extra &&
+		a->record.flags == b->record.flags &&
+		guid_equal(&a->record.create_guid, &b->record.create_guid);
+}
+
+static bool index_put(const struct state_handle *h)
+{
+	struct state_handle *old = state_handles_fetch(talloc_tos(),
+						       h->record.id);
+	struct key key = key_id(h->record.id);
+	size_t length = 0;
+	uint8_t *bytes = handle_pack(talloc_tos(), h, &length);
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (bytes == NULL) {
+		TALLOC_FREE(old);
+		return false;
+	}
+	if (old != NULL && !same_keys(old, h)) {
+		keys_change(old, false);
+		TALLOC_FREE(old);
+	}
+	status = dbwrap_store(index_db, key_data(&key),
+			      make_tdb_data(bytes, length), 0);
+	if (NT_STATUS_IS_OK(status) && old == NULL) {
+		keys_change(h, true);
+	}
+	TALLOC_FREE(old);
+	TALLOC_FREE(bytes);
+	return NT_STATUS_IS_OK(status);
+}
+
+static int log_put(const struct handle_record *r,
+		   struct state_log_point *_point)
+{
+	struct handle_frame frame = {
+		.kind = HANDLE_FRAME_PUT, .revision = r->revision,
+		.id = r->id,
+	};
+	size_t size = handle_record_encode(r, NULL, 0);
+	uint8_t *bytes = NULL;
+	int ret = 0;
+
+	if (size == 0) {
+		return -E2BIG;
+	}
+	bytes = talloc_array(talloc_tos(), uint8_t, size);
+	if (bytes == NULL) {
+		return -ENOMEM;
+	}
+	handle_record_encode(r, bytes, size);
+	frame.payload.data = bytes;
+	frame.payload.length = size;
+	become_root();
+	ret = state_log_append(&frame, _point);
+	unbecome_root();
+	TALLOC_FREE(bytes);
+	return ret;
+}
+
+int state_handles_store(struct state_handle *h,
+			struct state_log_point *_point)
+{
+	struct db_record *lock = NULL;
+	int ret = 0;
+
+	if (index_db == NULL) {
+		return -EIO;
+	}
+	lock = index_lock(talloc_tos());
+	if (lock == NULL) {
+		return -EIO;
+	}
+	h->record.revision++;
+	ret = log_put(&h->record, _point);
+	if (ret == 0 && !index_put(h)) {
+		ret = -EIO;
+	}
+	TALLOC_FREE(lock);
+	return ret;
+}
+
+void state_handles_store_index(const struct state_handle *h)
+{
+	struct db_record *lock = NULL;
+
+	if (index_db != NULL) {
+		lock = index_lock(talloc_tos());
+		if (lock != NULL) {
+			index_put(h);
+		}
+		TALLOC_FREE(lock);
+	}
+}
+
+void state_handles_drop(uint64_t id)
+{
+	struct handle_frame frame = { .kind = HANDLE_FRAME_DROP, .id = id };
+	struct state_log_point point = {};
+	struct key key = key_id(id);
+	struct state_handle *h = NULL;
+	struct db_record *lock = NULL;
+
+	if (index_db == NULL) {
+		return;
+	}
+	lock = index_lock(talloc_tos());
+	h = state_handles_fetch(talloc_tos(), id);
+	if (lock != NULL && h != NULL) {
+		frame.revision = h->record.revision + 1;
+		keys_change(h, false);
+		dbwrap_delete(index_db, key_data(&key));
+		become_root();
+		state_log_append(&frame, &point);
+		unbecome_root();
+	}
+	TALLOC_FREE(h);
+	TALLOC_FREE(lock);
+}
+
+enum handle_state state_handle_state(const struct state_handle *h)
+{
+	struct server_id owner = h->owner;
+
+	if (!h->connected) {
+		return HANDLE_WAITING;
+	}
+	return serverid_exists(&owner) ? HANDLE_CONNECTED : HANDLE_WAITING;
+}
+
+bool state_handles_claim(uint64_t id, const struct server_id *me)
+{
+	struct db_record *lock = NULL;
+	struct state_handle *h = NULL;
+	bool mine = false;
+
+	if (index_db == NULL) {
+		return false;
+	}
+	lock = index_lock(talloc_tos());
+	h = state_handles_fetch(talloc_tos(), id);
+	if (lock != NULL && h != NULL &&
+	    state_handle_state(h) == HANDLE_WAITING &&
+	    !handle_expired(&h->record, state_handles_now()) &&
+	    (h->claimer.pid == 0 || !serverid_exists(&h->claimer))) {
+		h->claimer = *me;
+		mine = index_put(h);
+	}
+	TALLOC_FREE(h);
+	TALLOC_FREE(lock);
+	return mine;
+}
+
+struct traverse {
+	bool (*fn)(struct state_handle *h, void *data);
+	void *data;
+};
+
+static int traverse_one(struct db_record *rec, void *private_data)
+{
+	struct traverse *traverse = private_data;
+	TDB_DATA key = dbwrap_record_get_key(rec);
+	struct state_handle *h = NULL;
+	bool more = true;
+
+	if (key.dsize == 9 && key.dptr[0] == 'i') {
+		h = handle_unpack(talloc_tos(), dbwrap_record_get_value(rec));
+		if (h != NULL) {
+			more = traverse->fn(h, traverse->data);
+		}
+		TALLOC_FREE(h);
+	}
+	return more ? 0 : -1;
+}
+
+void state_handles_traverse(bool (*fn)(struct state_handle *h, void *data),
+			    void *data)
+{
+	struct traverse traverse = { .fn = fn, .data = data };
+
+	if (index_db != NULL) {
+		dbwrap_traverse_read(index_db, traverse_one, &traverse, NULL);
+	}
+}
+
+uint64_t state_handles_now(void)
+{
+	struct timespec now = {};
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+bool state_handles_synced(void)
+{
+	return synced;
+}
+
+/* ---- after smbd was gone ---------------------------------------------------------- */
+
+/* A handle from the log waits from now on, or since it was seen to. */
+static bool restore_one(struct handle_bytes payload, uint64_t now)
+{
+	struct state_handle h = {};
+	const char *why = NULL;
+	int ret = handle_record_decode(payload.data, payload.length,
+				       &h.record, &why);
+
+	if (ret != 0) {
+		DBG_ERR("hvrs: a handle in the log is refused: %s\n", why);
+		return false;
+	}
+	if (h.record.waiting_since_ms == 0 ||
+	    h.record.waiting_since_ms > now) {
+		h.record.waiting_since_ms = now;
+	}
+	return index_put(&h);
+}
+
+static size_t frame_append(uint8_t *out, const struct handle_record *r)
+{
+	struct handle_frame frame = {
+		.kind = HANDLE_FRAME_PUT, .revision = r->revision,
+		.id = r->id,
+	};
+	size_t size = handle_record_encode(r, NULL, 0);
+	uint8_t *bytes = NULL;
+
+	if (out == NULL || size == 0) {
+		return size == 0 ? 0 : handle_frame_size(size);
+	}
+	bytes = talloc_array(talloc_tos(), uint8_t, size);
+	if (bytes == NULL) {
+		return 0;
+	}
+	handle_record_encode(r, bytes, size);
+	frame.payload.data = bytes;
+	frame.payload.length = size;
+	handle_frame_encode(&frame, out);
+	TALLOC_FREE(bytes);
+	return handle_frame_size(size);
+}
+
+struct compact {
+	uint8_t *out;
+	size_t length;
+	bool failed;
+};
+
+static bool compact_one(struct state_handle *h, void *private_data)
+{
+	struct compact *compact = private_data;
+	size_t need = frame_append(NULL, &h->record);
+	uint8_t *grown = talloc_realloc(NULL, compact->out, uint8_t,
+					compact->length + need);
+
+	if (grown == NULL) {
+		compact->failed = true;
+		return false;
+	}
+	compact->out = grown;
+	compact->length += frame_append(grown + compact->length, &h->record);
+	return true;
+}
+
+/* The log from the index; the caller has locked the index. */
+static int compact_log(void)
+{
+	struct compact compact = {};
+	int ret = 0;
+
+	state_handles_traverse(compact_one, &compact);
+	ret = compact.failed ? -ENOMEM :
+		state_log_rewrite(compact.out, compact.length);
+	TALLOC_FREE(compact.out);
+	return ret;
+}
+
+static bool restore(const char *directory)
+{
+	struct handle_replay *replay = NULL;
+	struct handle_replay_counts counts = {};
+	struct handle_bytes payload = {};
+	uint64_t now = state_handles_now();
+	uint64_t id = 0;
+	uint8_t *log = NULL;
+	size_t length = 0;
+	size_t refused = 0;
+	size_t i = 0;
+	int ret = state_log_read(talloc_tos(), &log, &length);
+
+	if (ret == -EINVAL) {
+		DBG_ERR("hvrs: %s/handles.log is no log of handles; it was "
+			"set aside, and no client gets a handle back that was "
+			"in it\n", directory);
+		ret = 0;
+	}
+	if (ret == 0 && length > 0) {
+		ret = handle_replay(talloc_tos(), log, length, &replay);
+	}
+	if (ret != 0) {
+		DBG_ERR("hvrs: %s/handles.log cannot be read: %s. Clients get "
+			"no persistent and no resilient handles\n", directory,
+			ret == -ENOTSUP ? "it is of another version of hvrs" :
+			strerror(-ret));
+		TALLOC_FREE(log);
+		return false;
+	}
+	if (replay != NULL) {
+		handle_replay_counts(replay, &counts);
+		for (i = 0; handle_replay_get(replay, i, &id, &payload); i++) {
+			if (!restore_one(payload, now)) {
+				refused++;
+			}
+		}
+	}
+	if (counts.refused + refused > 0 || counts.holes > 0) {
+		DBG_ERR("hvrs: %s/handles.log is damaged in %zu places; %zu "
+			"handles are refused, %zu are kept\n", directory,
+			counts.holes, counts.refused + refused,
+			counts.live - refused);
+	}
+	TALLOC_FREE(replay);
+	TALLOC_FREE(log);
+	ret = compact_log();
+	if (ret != 0) {
+		DBG_ERR("hvrs: %s/handles.log cannot be written: %s. Clients "
+			"get no persistent and no resilient handles\n",
+			directory, strerror(-ret));
+		state_log_disable();
+	}
+	return true;
+}
+
+static bool index_open(const char *directory)
+{
+	struct key mark = key_mark();
+	uint8_t one = 1;
+	struct db_record *lock = NULL;
+	char *path = lock_path(talloc_tos(), "hvrs_handles.tdb");
+	char *shared = lock_path(talloc_tos(), "hvrs_handles.shared");
+	bool ok = true;
+
+	if (path == NULL || shared == NULL) {
+		return false;
+	}
+	index_db = db_open(NULL, path, SMBD_VOLATILE_TDB_HASH_SIZE,
+			   SMBD_VOLATILE_TDB_FLAGS | TDB_SEQNUM,
+			   O_RDWR | O_CREAT, 0600, DBWRAP_LOCK_ORDER_NONE,
+			   DBWRAP_FLAG_NONE);
+	if (index_db == NULL) {
+		DBG_ERR("hvrs: %s cannot be opened: %s. Clients get no "
+			"persistent and no resilient handles\n", path,
+			strerror(errno));
+		return false;
+	}
+	ok = state_log_open(shared, directory) == 0;
+	lock = index_lock(talloc_tos());
+	if (ok && lock != NULL && !dbwrap_exists(index_db, key_data(&mark))) {
+		state_log_disable();
+		ok = restore(directory);
+		if (ok) {
+			dbwrap_store(index_db, key_data(&mark),
+				     make_tdb_data(&one, 1), 0);
+		}
+	}
+	TALLOC_FREE(lock);
+	TALLOC_FREE(path);
+	TALLOC_FREE(shared);
+	if (!ok) {
+		TALLOC_FREE(index_db);
+	}
+	return ok;
+}
+
+bool state_handles_init(void)
+{
+	const char *text = NULL;
+	enum option_switch value = OPTION_AUTO;
+	char *directory = NULL;
+
+	if (index_tried) {
+		return index_db != NULL;
+	}
+	index_tried = true;
+	text = lp_parm_const_string(
+		GLOBAL_SECTION_SNUM, "hvrs",
+		option_row_get(OPTION_HANDLE_SYNC)->name, "yes");
+	synced = option_switch_parse(text, &value) != 0 || value != OPTION_NO;
+	text = lp_parm_const_string(
+		GLOBAL_SECTION_SNUM, "hvrs",
+		option_row_get(OPTION_HANDLE_STORE)->name, "");
+	directory = text[0] == '/' ? talloc_strdup(talloc_tos(), text) :
+		state_path(talloc_tos(), "hvrs");
+	if (directory == NULL) {
+		return false;
+	}
+	become_root();
+	index_open(directory);
+	unbecome_root();
+	TALLOC_FREE(directory);
+	return index_db != NULL;
+}
+
+bool state_handles_any(void)
+{
+	/* One key is the mark. */
+	return index_db != NULL;
+}

@@ -1,0 +1,80 @@
+/*
+ * Handles that outlive a process of smbd: an index of all of them that every
+ * process sees, over the log that outlives smbd itself.  Lock order: README.
+ */
+#ifndef HVRS_SAMBA_STATE_HANDLES_H
+#define HVRS_SAMBA_STATE_HANDLES_H
+
+#include "samba.h"
+
+#include "handle/handle.h"
+#include "state_log.h"
+
+struct state_handle {
+	struct handle_record record;	/* points into memory of this */
+	bool connected;			/* as its owner last said */
+	struct server_id owner;		/* the process that has it open */
+	struct server_id claimer;	/* one that is putting it together */
+	uint64_t gen_id;		/* of its share mode entry there */
+};
+
+/*
+ * Opens the index, and where no process has it open, fills it from the log:
+ * then every handle waits for its owner.  Called in each process as root
+ * before the first request.  False with one log line where handles cannot be
+ * kept; then the others find nothing and store nothing.
+ */
+bool state_handles_init(void);
+
+/* Whether there is any handle at all: cheap. */
+bool state_handles_any(void);
+
+/* NULL where there is none or it cannot be read (logged). */
+struct state_handle *state_handles_fetch(TALLOC_CTX *mem_ctx, uint64_t id);
+struct state_handle *state_handles_by_guid(TALLOC_CTX *mem_ctx,
+					   const struct guid *create_guid);
+
+/* By the share mode entry of a process that has it open, or had. */
+struct state_handle *state_handles_by_entry(TALLOC_CTX *mem_ctx,
+					    const struct server_id *pid,
+					    uint64_t share_file_id);
+
+/* Ids of the handles of a file; 0 and NULL where there is none. */
+size_t state_handles_of_file(TALLOC_CTX *mem_ctx, const struct file_id *file,
+			     uint64_t **_ids);
+
+/* What it is now: one whose owner died waits. */
+enum handle_state state_handle_state(const struct state_handle *h);
+
+/*
+ * Puts a handle into the log and the index, with the next revision.  After 0
+ * it is durable once *_point is (state_log_commit()).  A negative errno: it
+ * is stored nowhere.
+ */
+int state_handles_store(struct state_handle *h,
+			struct state_log_point *_point);
+
+/* Changes of the index alone, which need not outlive smbd. */
+void state_handles_store_index(const struct state_handle *h);
+
+/* Forgets a handle, in the log too. */
+void state_handles_drop(uint64_t id);
+
+/*
+ * Lets this process put a handle together that waits, unless another was
+ * faster; only the one that gets true may go on.  Until it stores the handle
+ * as its own (or without a claimer, to give up) it waits on for all others.
+ */
+bool state_handles_claim(uint64_t id, const struct server_id *me);
+
+/* Calls fn for every handle until it returns false. */
+void state_handles_traverse(bool (*fn)(struct state_handle *h, void *data),
+			    void *data);
+
+/* Milliseconds of the wall clock, as in the records. */
+uint64_t state_handles_now(void);
+
+/* Whether commits wait for the disk (hvrs:handle store sync). */
+bool state_handles_synced(void);
+
+#endif

@@ -1,0 +1,70 @@
+/*
+ * The log of handle records on disk, shared by all processes of smbd, and the
+ * one flush that covers all who wait.  Plain system calls and threads: nothing
+ * here needs smbd.
+ */
+#ifndef HVRS_SAMBA_STATE_LOG_H
+#define HVRS_SAMBA_STATE_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "handle/handle.h"
+
+/* A place in the log: durable when state_log_commit() of it returned 0. */
+struct state_log_point {
+	uint64_t generation;
+	uint64_t end;
+};
+
+/*
+ * Maps what the processes share; called in each of them before the rest.
+ * shared is a file that does not outlive smbd, directory holds the log.  0 or
+ * a negative errno.
+ */
+int state_log_open(const char *shared, const char *directory);
+
+/*
+ * The whole log as it lies on disk, for a replay; talloc'd, empty where there
+ * is none.  -ENOTSUP: a log of another version, which stays as it is.
+ * -EINVAL: no log at all, which was set aside.
+ */
+int state_log_read(TALLOC_CTX *mem_ctx, uint8_t **_log, size_t *_length);
+
+/*
+ * Puts a new log with these frames in the old one's place, on disk when it
+ * returns 0.  state_log_enable() then lets the processes append.
+ */
+int state_log_rewrite(const uint8_t *frames, size_t length);
+void state_log_disable(void);
+
+/*
+ * Appends a frame; *_point is where it ends.  -EIO where the log is disabled
+ * or was broken by an error before; other errors of write(2).
+ */
+int state_log_append(struct handle_frame *frame,
+		     struct state_log_point *_point);
+
+/*
+ * Waits until everything up to a point is on disk: flushes it itself, or
+ * waits for another process that does.  Safe in any thread.
+ */
+int state_log_commit(struct state_log_point point);
+
+/* Whether it is known to be on disk; asks nobody. */
+bool state_log_is_durable(struct state_log_point point);
+
+/* Flushes that this machine made for the log since it was opened. */
+uint64_t state_log_flushes(void);
+
+/* Whether the log has grown enough to be rewritten. */
+bool state_log_is_long(void);
+
+/*
+ * Whether it is this process' turn at something that all of them do now and
+ * then: true for one of them, after the interval is over.
+ */
+bool state_log_turn(uint64_t now_ms, uint64_t interval_ms);
+
+#endif

@@ -1,0 +1,430 @@
+"""Persistent handles outlive a lost connection, the end of one smbd, of all
+of them, and an orderly restart; nobody else gets in meanwhile."""
+
+import os
+import shutil
+import struct
+import time
+import unittest
+import uuid
+
+import handles
+import lab
+import smb2
+from handles import H, R, W, Client, granted, lease_state
+from smb2 import (ACCESS_DENIED, FILE_LOCK_CONFLICT, FILE_NOT_AVAILABLE,
+                  INVALID_PARAMETER, LOCK_NOT_GRANTED, NAME_NOT_FOUND, OK,
+                  SHARING_VIOLATION, StatusError)
+
+SHARES = {
+    'vm': ['vfs objects = hvrs'],
+    'vmalias': ('/srv/xfs/vm', ['vfs objects = hvrs']),
+    'vmraw': ('/srv/xfs/vm', []),
+    'plain': [],
+}
+
+
+class Handles(unittest.TestCase):
+    shares = SHARES
+    settings = ()
+
+    def setUp(self):
+        self.server = lab.Server(self.shares, self.settings)
+        self.addCleanup(self.server.stop)
+        self.directory = '/srv/xfs/vm/h-%s' % uuid.uuid4().hex[:8]
+        os.mkdir(self.directory)
+        shutil.chown(self.directory, 'hvrs', 'hvrs')
+        self.addCleanup(shutil.rmtree, self.directory, True)
+        self.clients = []
+
+    def name(self, name='disk.vhdx'):
+        return '%s/%s' % (os.path.basename(self.directory), name)
+
+    def client(self, share='vm', **how):
+        client = Client(self.server, share, **how)
+        self.clients.append(client)
+        self.addCleanup(client.drop)
+        return client
+
+    def stranger(self, share='vm', name=None, **how):
+        """Status of an open by somebody else, through a share."""
+        client = Client(self.server, share)
+        try:
+            file = client.tree.create(name or self.name(), **how)
+            file.close()
+            return OK
+        except StatusError as error:
+            return error.status
+        finally:
+            client.drop()
+
+    # ---- ways to lose it --------------------------------------------------
+
+    def lose_connection(self, client):
+        pid = handles.child_of(self.server, client.tree)
+        client.drop()
+        handles.gone(pid)
+
+    def kill_child(self, client):
+        pid = handles.child_of(self.server, client.tree)
+        lab.kill(pid)
+        handles.gone(pid)
+        client.drop()
+
+    def kill_all(self, client):
+        self.server.kill()
+        client.drop()
+        self.server.start()
+
+    def restart(self, client):
+        children = self.server.children()
+        self.server.process.terminate()
+        self.server.process.wait(20)
+        for pid in children:
+            handles.gone(pid)
+        client.drop()
+        self.server.start()
+
+    WAYS = ('lose_connection', 'kill_child', 'kill_all', 'restart')
+
+    def lose(self, way, client):
+        getattr(self, way)(client)
+
+    # ---- what is announced -------------------------------------------------
+
+    def test_capabilities(self):
+        client = self.client()
+        self.assertEqual(0x10, client.tree.connection.capabilities & 0x10)
+        self.assertEqual(0x10, client.tree.capabilities & 0x10)
+        plain = self.client('plain')
+        self.assertEqual(0, plain.tree.capabilities & 0x10)
+        without = smb2.Connection(self.server.port, capabilities=0x6F)
+        self.addCleanup(without.close)
+        self.assertEqual(0, without.capabilities & 0x10)
+
+    def test_granted_with_and_without_leases(self):
+        client = self.client()
+        for state in (None, 0, R, R | H, R | W, R | H | W):
+            file = client.open(self.name('f%s' % state), state)
+            self.assertEqual((60000, 2), granted(file), state)
+            if state is not None:
+                self.assertEqual(state, lease_state(file))
+            file.close()
+        for oplock in (0, 1, 8, 9):
+            file = client.open(self.name('o%d' % oplock), oplock=oplock)
+            self.assertEqual((60000, 2), granted(file), oplock)
+            file.close()
+        file = client.open(self.name('t'), timeout=120000)
+        self.assertEqual((120000, 2), granted(file))
+
+    def test_not_granted_elsewhere(self):
+        client = self.client('plain')
+        name = 'hvrs-%s' % uuid.uuid4().hex
+        file = client.open(name, R | H | W,
+                           options=smb2.DELETE_ON_CLOSE)
+        self.assertEqual((60000, 0), granted(file))
+        file.close()
+
+    # ---- coming back ----------------------------------------------------------
+
+    def check_way(self, way, state):
+        client = self.client()
+        file = client.open(self.name(), state, sharing=0)
+        data = lab.pattern(100000)
+        file.write(4096, data)
+        self.assertEqual(OK, file.lock(10, 20))
+        self.lose(way, client)
+        for share in ('vm', 'vmalias', 'vmraw'):
+            self.assertEqual(FILE_NOT_AVAILABLE, self.stranger(share), share)
+        client.connect()
+        again = client.reconnect(file)
+        self.assertEqual(file.id[:8], again.id[:8])
+        self.assertEqual(1, again.action)
+        self.assertNotIn(b'DH2Q', again.contexts)
+        if state is not None:
+            self.assertEqual(state, lease_state(again))
+        self.assertEqual(data, again.read(4096, len(data)))
+        again.write(0, b'new')
+        self.assertEqual(b'new', lab.content(
+            self.directory + '/disk.vhdx', 0, 3))
+        if not (state or 0) & H:
+            for share in ('vm', 'vmalias', 'vmraw'):
+                self.assertEqual(SHARING_VIOLATION, self.stranger(share),
+                                 share)
+        # Its lock is there again, and once.
+        self.assertEqual(OK, again.lock(10, 20, unlock=True))
+        self.assertEqual(smb2.RANGE_NOT_LOCKED,
+                         again.lock(10, 20, unlock=True))
+        self.assertEqual(OK, again.close())
+        self.assertEqual(OK, self.stranger())
+        self.server.alive()
+
+    def test_lost_connection(self):
+        self.check_way('lose_connection', R | H | W)
+
+    def test_lost_connection_without_lease(self):
+        self.check_way('lose_connection', None)
+
+    def test_child_killed(self):
+        self.check_way('kill_child', R | H | W)
+
+    def test_child_killed_without_lease(self):
+        self.check_way('kill_child', None)
+
+    def test_all_killed(self):
+        self.check_way('kill_all', R | H | W)
+
+    def test_all_killed_without_lease(self):
+        self.check_way('kill_all', None)
+
+    def test_restart(self):
+        self.check_way('restart', R | H | W)
+
+    def test_again_and_again(self):
+        client = self.client()
+        file = client.open(self.name(), R | H | W, sharing=0)
+        self.assertEqual(OK, file.lock(0, 1))
+        for way in self.WAYS + self.WAYS:
+            self.lose(way, client)
+            client.connect()
+            file = client.reconnect(file)
+            self.assertEqual(OK, file.lock(0, 1, unlock=True), way)
+            self.assertEqual(OK, file.lock(0, 1), way)
+            self.assertEqual(R | H | W, lease_state(file), way)
+
+    def test_locks_keep_those_out_who_are_in(self):
+        for way in ('lose_connection', 'kill_child'):
+            name = self.name(way)
+            client = self.client()
+            other = self.client('vmraw')
+            file = client.open(name)
+            beside = other.tree.create(name)
+            self.assertEqual(OK, file.lock(100, 10))
+            self.lose(way, client)
+            self.assertEqual(LOCK_NOT_GRANTED, beside.lock(105, 1))
+            with self.assertRaises(StatusError) as caught:
+                beside.write(100, b'x')
+            self.assertEqual(FILE_LOCK_CONFLICT, caught.exception.status)
+            self.assertEqual(OK, beside.lock(110, 1))
+            client.connect()
+            file = client.reconnect(file)
+            self.assertEqual(LOCK_NOT_GRANTED, beside.lock(105, 1))
+            self.assertEqual(OK, file.lock(100, 10, unlock=True))
+            self.assertEqual(OK, beside.lock(105, 1))
+            beside.close()
+            file.close()
+
+    def test_unlocked_stays_unlocked(self):
+        client = self.client()
+        file = client.open(self.name())
+        self.assertEqual(OK, file.lock(0, 10))
+        self.assertEqual(OK, file.lock(20, 10))
+        self.assertEqual(OK, file.lock(0, 10, unlock=True))
+        self.kill_all(client)
+        client.connect()
+        file = client.reconnect(file)
+        other = self.client()
+        beside = other.tree.create(self.name())
+        self.assertEqual(OK, beside.lock(0, 10))
+        self.assertEqual(LOCK_NOT_GRANTED, beside.lock(25, 1))
+
+    def test_lock_sequence_survives(self):
+        for way in ('lose_connection', 'kill_child', 'kill_all'):
+            client = self.client()
+            file = client.open(self.name(way))
+            self.assertEqual(OK, file.lock(0, 10, sequence=0x15))
+            self.lose(way, client)
+            client.connect()
+            file = client.reconnect(file)
+            # The same request again is answered, not done.
+            self.assertEqual(OK, file.lock(0, 10, sequence=0x15), way)
+            self.assertEqual(OK, file.lock(0, 10, unlock=True), way)
+            self.assertEqual(smb2.RANGE_NOT_LOCKED,
+                             file.lock(0, 10, unlock=True), way)
+
+    def test_delete_on_close(self):
+        for way in self.WAYS:
+            client = self.client()
+            file = client.open(self.name(way),
+                               options=smb2.DELETE_ON_CLOSE)
+            self.lose(way, client)
+            path = '%s/%s' % (self.directory, way)
+            self.assertTrue(os.path.exists(path), way)
+            client.connect()
+            file = client.reconnect(file)
+            self.assertTrue(os.path.exists(path), way)
+            file.close()
+            self.assertFalse(os.path.exists(path), way)
+
+    def test_disposition(self):
+        for way in self.WAYS:
+            client = self.client()
+            file = client.open(self.name(way))
+            self.assertEqual(OK, file.set_info(13, b'\x01'))
+            self.lose(way, client)
+            client.connect()
+            file = client.reconnect(file)
+            path = '%s/%s' % (self.directory, way)
+            self.assertTrue(os.path.exists(path), way)
+            file.close()
+            self.assertFalse(os.path.exists(path), way)
+
+    def test_renamed(self):
+        for way in self.WAYS:
+            client = self.client()
+            file = client.open(self.name('old-' + way))
+            file.write(0, b'content')
+            new = self.name('new-' + way)
+            text = new.replace('/', '\\').encode('utf-16-le')
+            self.assertEqual(OK, file.set_info(
+                10, struct.pack('<B7xQI', 0, 0, len(text)) + text))
+            self.lose(way, client)
+            client.connect()
+            file.name = new
+            again = client.reconnect(file)
+            self.assertEqual(b'content', again.read(0, 7), way)
+            again.close()
+
+    # ---- who may not -----------------------------------------------------------
+
+    def test_others_cannot_reclaim(self):
+        for way in ('lose_connection', 'kill_child', 'kill_all'):
+            client = self.client()
+            file = client.open(self.name(way), R | H | W)
+            self.lose(way, client)
+            other = self.client(user='hvrsadmin', guid=client.guid)
+            self.assertEqual(ACCESS_DENIED, other.reconnect_status(file))
+            other.drop()
+            other = self.client()
+            self.assertEqual(NAME_NOT_FOUND, other.reconnect_status(file))
+            other.drop()
+            other = self.client('vmalias', guid=client.guid)
+            self.assertEqual(NAME_NOT_FOUND, other.reconnect_status(file))
+            other.drop()
+            client.connect()
+            self.assertEqual(NAME_NOT_FOUND, client.reconnect_status(
+                file, guid=uuid.uuid4().bytes))
+            self.assertEqual(NAME_NOT_FOUND, client.reconnect_status(
+                file, flags=0))
+            self.assertEqual(NAME_NOT_FOUND, client.reconnect_status(
+                file, key=uuid.uuid4().bytes))
+            again = client.reconnect(file)
+            self.assertEqual(NAME_NOT_FOUND, client.reconnect_status(again))
+            again.close()
+            self.assertEqual(NAME_NOT_FOUND, client.reconnect_status(again))
+
+    # ---- the time is over -------------------------------------------------------
+
+    def test_time_is_over(self):
+        for way in self.WAYS:
+            client = self.client()
+            file = client.open(self.name(way), timeout=1500, sharing=0)
+            self.lose(way, client)
+            self.assertEqual(FILE_NOT_AVAILABLE,
+                             self.stranger(name=self.name(way)), way)
+            time.sleep(2)
+            self.assertEqual(OK, self.stranger('vmraw',
+                                               name=self.name(way)), way)
+            client.connect()
+            self.assertEqual(NAME_NOT_FOUND, client.reconnect_status(file))
+
+    def test_deleted_when_the_time_is_over(self):
+        client = self.client()
+        client.open(self.name(), timeout=1000, options=smb2.DELETE_ON_CLOSE)
+        self.kill_all(client)
+        time.sleep(1.5)
+        # A new client is enough, whatever it does.
+        self.client()
+        for _ in range(100):
+            if not os.path.exists(self.directory + '/disk.vhdx'):
+                return
+            time.sleep(0.05)
+        self.fail('the file is still there')
+
+    def test_closed_handles_leave_nothing(self):
+        client = self.client()
+        for i in range(50):
+            client.open(self.name('f%d' % i), R | H | W).close()
+        self.kill_all(client)
+        for i in range(50):
+            self.assertEqual(OK, self.stranger(name=self.name('f%d' % i)))
+
+    def test_directory_above_cannot_be_renamed(self):
+        for way in ('kill_child', 'kill_all'):
+            client = self.client()
+            file = client.open(self.name())
+            self.lose(way, client)
+            other = self.client()
+            above = other.tree.create(
+                os.path.basename(self.directory), disposition=smb2.OPEN,
+                access=smb2.DELETE | smb2.READ_ATTRIBUTES,
+                options=smb2.DIRECTORY)
+            text = 'elsewhere'.encode('utf-16-le')
+            self.assertEqual(ACCESS_DENIED, above.set_info(
+                10, struct.pack('<B7xQI', 0, 0, len(text)) + text), way)
+            above.close()
+            client.connect()
+            client.reconnect(file).close()
+
+    def test_stopped_process(self):
+        """A zombie with writes in flight does not overwrite newer data."""
+        client = self.client()
+        file = client.open(self.name(), R | H | W)
+        file.write(0, b'first')
+        pid = handles.child_of(self.server, client.tree)
+        os.kill(pid, 19)
+        for i in range(8):
+            file.write_send(0, b'older')
+        old = client.tree
+        client.connect()
+        self.addCleanup(old.connection.close)
+        again = client.reconnect(file)
+        again.write(0, b'newer')
+        try:
+            os.kill(pid, 18)
+        except ProcessLookupError:
+            pass
+        time.sleep(0.5)
+        self.assertEqual(b'newer', lab.content(
+            self.directory + '/disk.vhdx', 0, 5))
+        self.assertEqual(b'newer', again.read(0, 5))
+
+    def test_replayed_create(self):
+        """The reply to the CREATE was lost."""
+        for way in ('kill_child', 'kill_all', 'lose_connection'):
+            client = self.client()
+            guid = uuid.uuid4().bytes
+            how = dict(contexts=[handles.dh2q(guid)], sharing=0,
+                       disposition=smb2.CREATE_NEW)
+            first = client.tree.create(self.name(way), **how)
+            self.lose(way, client)
+            client.connect()
+            with self.assertRaises(StatusError) as caught:
+                client.tree.create(self.name(way), contexts=[
+                    handles.dh2q(guid)], disposition=smb2.OPEN_IF,
+                    flags=0x20000000)
+            self.assertEqual(smb2.CONTEXT_MISMATCH, caught.exception.status)
+            again = client.tree.create(self.name(way), flags=0x20000000,
+                                       **how)
+            self.assertEqual((60000, 2), granted(again), way)
+            self.assertEqual(first.action, again.action, way)
+            again.close()
+
+    def test_strict_sync_is_refused(self):
+        self.server.shares = dict(SHARES, vm=['vfs objects = hvrs',
+                                              'strict sync = no'])
+        self.server.reload()
+        for _ in range(100):
+            try:
+                self.client()
+            except StatusError:
+                break
+            time.sleep(0.05)
+        else:
+            self.fail('the share was connected')
+        self.assertEqual(1, len(set(line.split('hvrs:', 1)[1] for line in
+                                    self.server.lines('strict sync = no'))))
+
+
+if __name__ == '__main__':
+    unittest.main()
