@@ -188,6 +188,7 @@ NTSTATUS hvrs_integrity_get(struct hvrs_call *call);
 NTSTATUS hvrs_integrity_set(struct hvrs_call *call);
 NTSTATUS hvrs_integrity_set_ex(struct hvrs_call *call);
 NTSTATUS hvrs_file_regions(struct hvrs_call *call);
+NTSTATUS hvrs_resilient(struct hvrs_call *call);
 
 /* Whether smbd changes attributes because of FSCTL_SET_SPARSE. */
 bool hvrs_set_sparse_running(void);

@@ -19,6 +19,7 @@
 #define FSCTL_CODE_INTEGRITY_SET_EX 0x00090380
 #define FSCTL_CODE_FILE_REGIONS 0x00090284
 #define FSCTL_CODE_CLONE_EX 0x000983E8
+#define FSCTL_CODE_RESILIENCY 0x001401D4
 
 struct fsctl_row {
 	uint32_t code;
@@ -39,6 +40,7 @@ static const struct fsctl_row rows[] = {
 	{ FSCTL_CODE_FILE_REGIONS, OPTION_FILE_REGIONS, hvrs_file_regions },
 	{ FSCTL_DUP_EXTENTS_TO_FILE, OPTION_BLOCK_CLONING, hvrs_clone },
 	{ FSCTL_CODE_CLONE_EX, OPTION_BLOCK_CLONING, hvrs_clone_ex },
+	{ FSCTL_CODE_RESILIENCY, OPTION_RESILIENT, hvrs_resilient },
 };
 
 static const struct fsctl_row *row_find(const struct hvrs_share *share,

@@ -4,6 +4,7 @@
  */
 #include "hvrs_handles.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <poll.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 
 #include "lib/global_contexts.h"
 #include "lib/util/server_id.h"
+#include "librpc/gen_ndr/ndr_open_files.h"
 #include "locking/leases_db.h"
 #include "locking/share_mode_lock.h"
 #include "locking/proto.h"
@@ -23,6 +25,7 @@
 
 #define DH2Q_PERSISTENT 0x2
 #define SWEEP_MS 5000
+#define CLOSE_REMOTE_MS 3000
 
 /* ---- a process that is stopped ------------------------------------------------------- */
 
@@ -47,13 +50,30 @@ static char process_state(pid_t pid)
 		close_paren[2] : 0;
 }
 
+static bool fence_kill(struct server_id owner)
+{
+	struct pollfd wait = { .fd = -1, .events = POLLIN };
+
+	become_root();
+	wait.fd = (int)syscall(SYS_pidfd_open, (pid_t)owner.pid, 0);
+	/* It may have ended, and its number be another's. */
+	if (wait.fd != -1 && serverid_exists(&owner)) {
+		syscall(SYS_pidfd_send_signal, wait.fd, SIGKILL, NULL, 0);
+		poll(&wait, 1, 5000);
+	}
+	if (wait.fd != -1) {
+		close(wait.fd);
+	}
+	unbecome_root();
+	return !serverid_exists(&owner);
+}
+
 /*
  * A stopped process may wake up with writes in flight.  Killed it cannot; and
  * a process is gone for serverid_exists() only when its last thread is.
  */
 bool hvrs_fence(struct server_id owner)
 {
-	struct pollfd wait = { .fd = -1, .events = POLLIN };
 	char state = 0;
 
 	if (!procid_is_local(&owner) || owner.pid == (uint64_t)getpid() ||
@@ -67,18 +87,7 @@ bool hvrs_fence(struct server_id owner)
 	DBG_ERR("hvrs: process %llu is stopped and holds handles that their "
 		"client wants back; it is killed\n",
 		(unsigned long long)owner.pid);
-	become_root();
-	wait.fd = (int)syscall(SYS_pidfd_open, (pid_t)owner.pid, 0);
-	/* It may have ended, and its number be another's. */
-	if (wait.fd != -1 && serverid_exists(&owner)) {
-		syscall(SYS_pidfd_send_signal, wait.fd, SIGKILL, NULL, 0);
-		poll(&wait, 1, 5000);
-	}
-	if (wait.fd != -1) {
-		close(wait.fd);
-	}
-	unbecome_root();
-	return !serverid_exists(&owner);
+	return fence_kill(owner);
 }
 
 struct fence_search {
@@ -349,7 +358,6 @@ static void contender_init(struct handle_contender *who,
 		open->create_disposition == FILE_OVERWRITE ||
 		open->create_disposition == FILE_OVERWRITE_IF;
 	who->internal = open->req == NULL || open->req->smb2req == NULL;
-	who->may_read = true;
 	if ((who->access & MAXIMUM_ALLOWED_ACCESS) != 0 ||
 	    (who->access & GENERIC_ALL_ACCESS) != 0) {
 		who->access |= FILE_READ_DATA | FILE_WRITE_DATA |
@@ -397,6 +405,142 @@ static NTSTATUS verdict_status(enum handle_verdict verdict)
 	return NT_STATUS_FILE_NOT_AVAILABLE;
 }
 
+/* ---- an open in another process -------------------------------------------------- */
+
+/*
+ * Has an open closed that its process holds: [MS-SMB2] 3.3.5.9.13, the
+ * application has moved to another client.  A process that does not do it in
+ * time is killed; what else it held its client gets back.
+ */
+static void close_remote(struct hooks_open *open, struct state_handle *h)
+{
+	struct oplock_break_message message = {
+		.id = { .devid = h->record.device, .inode = h->record.inode,
+			.extid = h->record.extra },
+		.share_file_id = h->gen_id,
+	};
+	uint64_t id = h->record.id;
+	DATA_BLOB blob = data_blob_null;
+	int i = 0;
+
+	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_push_struct_blob(
+		&blob, talloc_tos(), &message, (ndr_push_flags_fn_t)
+		ndr_push_oplock_break_message))) {
+		return;
+	}
+	if (!hvrs_fence(h->owner)) {
+		messaging_send(open->conn->sconn->msg_ctx, h->owner,
+			       MSG_SMB_CLOSE_FILE, &blob);
+	}
+	data_blob_free(&blob);
+	for (i = 0; i < CLOSE_REMOTE_MS / 5; i++) {
+		struct state_handle *now = state_handles_fetch(talloc_tos(),
+							       id);
+		bool done = now == NULL ||
+			state_handle_state(now) == HANDLE_WAITING;
+
+		if (now != NULL && done) {
+			hvrs_handle_end(now);
+		}
+		TALLOC_FREE(now);
+		if (done) {
+			return;
+		}
+		usleep(5000);
+	}
+	DBG_ERR("hvrs: process %llu does not close a file whose application "
+		"has moved to another client; it is killed\n",
+		(unsigned long long)h->owner.pid);
+	fence_kill(h->owner);
+	hvrs_handle_end(h);
+}
+
+static bool may_read(const struct hooks_open *open)
+{
+	char *path = talloc_asprintf(talloc_tos(), "%s/%s",
+				     open->conn->connectpath,
+				     open->smb_fname->base_name);
+	bool may = path != NULL &&
+		faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) == 0;
+
+	TALLOC_FREE(path);
+	return may;
+}
+
+static NTSTATUS open_against_connected(struct hooks_open *open,
+				       struct handle_contender *who,
+				       struct state_handle *h)
+{
+	enum handle_verdict verdict = HANDLE_GRANT;
+
+	if (!who->has_app_instance || who->internal) {
+		return NT_STATUS_OK;
+	}
+	verdict = handle_app_instance(&h->record, who);
+	if (verdict == HANDLE_CLOSE_OLD) {
+		close_remote(open, h);
+	}
+	return verdict_status(verdict);
+}
+
+/*
+ * A resilient handle that waits lets a compatible open pass; what its client
+ * has cached is then no longer true.
+ */
+struct lose_cache {
+	const struct state_handle *h;
+};
+
+static bool lose_cache_fn(struct share_mode_entry *e, bool *modified,
+			  void *private_data)
+{
+	struct lose_cache *lose = private_data;
+
+	if (is_entry_of(lose->h, e) && e->op_type != LEASE_OPLOCK) {
+		e->op_type = NO_OPLOCK;
+		*modified = true;
+	}
+	return false;
+}
+
+static void lose_cache(struct state_handle *h)
+{
+	struct handle_record *r = &h->record;
+	struct file_id file = {
+		.devid = r->device, .inode = r->inode, .extid = r->extra,
+	};
+	struct GUID client_guid = hvrs_guid_back(&r->client_guid);
+	struct smb2_lease_key key = hvrs_lease_key(&r->lease_key);
+	struct lose_cache lose = { .h = h };
+	struct share_mode_lock *lck = NULL;
+	struct state_log_point point = {};
+
+	if ((r->flags & HANDLE_LEASE) != 0 ? r->lease_state == 0 :
+	    r->oplock == NO_OPLOCK) {
+		return;
+	}
+	if ((r->flags & HANDLE_LEASE) != 0) {
+		r->lease_state = 0;
+		r->lease_epoch++;
+	} else {
+		r->oplock = NO_OPLOCK;
+	}
+	if (state_handles_store(h, &point) == 0 && state_handles_synced()) {
+		become_root();
+		state_log_commit(point);
+		unbecome_root();
+	}
+	lck = get_existing_share_mode_lock(talloc_tos(), file);
+	if (lck != NULL) {
+		share_mode_forall_entries(lck, lose_cache_fn, &lose);
+	}
+	if ((r->flags & HANDLE_LEASE) != 0) {
+		leases_db_set(&client_guid, &key, 0, false, 0, 0,
+			      r->lease_version, r->lease_epoch);
+	}
+	TALLOC_FREE(lck);
+}
+
 static NTSTATUS open_against(struct hooks_open *open,
 			     struct handle_contender *who,
 			     struct state_handle *h)
@@ -404,7 +548,7 @@ static NTSTATUS open_against(struct hooks_open *open,
 	enum handle_verdict verdict = HANDLE_GRANT;
 
 	if (state_handle_state(h) == HANDLE_CONNECTED) {
-		return NT_STATUS_OK;
+		return open_against_connected(open, who, h);
 	}
 	if (handle_waits(h)) {
 		hvrs_handle_end(h);
@@ -421,6 +565,8 @@ static NTSTATUS open_against(struct hooks_open *open,
 		h->record.flags &= ~(uint32_t)(HANDLE_DELETE_INITIAL |
 					       HANDLE_DELETE_PENDING);
 		hvrs_handle_end(h);
+	} else if (verdict == HANDLE_GRANT && !who->internal) {
+		lose_cache(h);
 	}
 	return verdict_status(verdict);
 }
@@ -441,6 +587,7 @@ NTSTATUS hvrs_handles_open(struct hooks_open *open)
 	count = state_handles_of_file(talloc_tos(), &file, &ids);
 	if (count > 0) {
 		contender_init(&who, open);
+		who.may_read = who.has_app_instance && may_read(open);
 	}
 	for (i = 0; i < count && NT_STATUS_IS_OK(status); i++) {
 		struct state_handle *h = state_handles_fetch(talloc_tos(),

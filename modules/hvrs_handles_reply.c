@@ -173,8 +173,11 @@ static void held_send(struct held *held, int error)
 				   DH2Q_PERSISTENT);
 		}
 		has_dyn = true;
-	} else if (error != 0 && held->opcode == SMB2_OP_LOCK) {
-		/* The lock stays, which harms nobody but its owner. */
+	} else if (error != 0 && held->opcode != SMB2_OP_CREATE) {
+		/* A lock stays, which harms nobody but its owner. */
+		if (open != NULL && !open->granted) {
+			not_kept(req->compat_chain_fsp, open, error);
+		}
 		TALLOC_FREE(held);
 		ret = smbd_smb2_request_error(req, NT_STATUS_DISK_FULL);
 		if (!NT_STATUS_IS_OK(ret)) {
@@ -182,6 +185,8 @@ static void held_send(struct held *held, int error)
 							 nt_errstr(ret));
 		}
 		return;
+	} else if (open != NULL && error == 0) {
+		open->granted = true;
 	}
 	TALLOC_FREE(held);
 	ret = hooks_reply(req, status, body, has_dyn ? &dyn : NULL, location);
@@ -371,6 +376,28 @@ static bool reply_create(struct smbd_smb2_request *req, NTSTATUS status,
 	return false;
 }
 
+/* The change is refused, as it would not outlive what the handle outlives. */
+static bool reply_not_stored(struct smbd_smb2_request *req,
+			     struct files_struct *fsp, struct hvrs_open *open,
+			     int error)
+{
+	NTSTATUS ret = NT_STATUS_OK;
+
+	if (!open->granted) {
+		not_kept(fsp, open, error);
+	} else {
+		DBG_ERR("hvrs: %s: a change of its handle cannot be stored "
+			"(%s)\n", fsp_str_dbg(fsp), strerror(-error));
+		/* What the processes know suffices as long as they live. */
+		state_handles_store_index(&open->h);
+	}
+	ret = smbd_smb2_request_error(req, NT_STATUS_DISK_FULL);
+	if (!NT_STATUS_IS_OK(ret)) {
+		smbd_server_connection_terminate(req->xconn, nt_errstr(ret));
+	}
+	return true;
+}
+
 bool hvrs_handles_reply(struct smbd_smb2_request *req, NTSTATUS status,
 			DATA_BLOB body, DATA_BLOB *dyn, const char *location)
 {
@@ -385,7 +412,7 @@ bool hvrs_handles_reply(struct smbd_smb2_request *req, NTSTATUS status,
 		return false;
 	}
 	if (opcode != SMB2_OP_CREATE && opcode != SMB2_OP_LOCK &&
-	    opcode != SMB2_OP_SETINFO) {
+	    opcode != SMB2_OP_SETINFO && opcode != SMB2_OP_IOCTL) {
 		return false;
 	}
 	fsp = req->compat_chain_fsp;
@@ -397,15 +424,19 @@ bool hvrs_handles_reply(struct smbd_smb2_request *req, NTSTATUS status,
 		return reply_create(req, status, body, dyn, location, fsp,
 				    open);
 	}
-	if (!open->stored || !hvrs_open_refresh(fsp, open)) {
+	/* A new one here was made by FSCTL_LMR_REQUEST_RESILIENCY. */
+	if (!hvrs_open_refresh(fsp, open) && open->stored && !open->stale) {
 		return false;
 	}
 	ret = store_changed(open, &point);
 	if (ret != 0) {
-		DBG_ERR("hvrs: %s: a change of its handle cannot be stored "
-			"(%s)\n", fsp_str_dbg(fsp), strerror(-ret));
-		return false;
+		return reply_not_stored(req, fsp, open, ret);
 	}
-	return state_handles_synced() && hold(req, status, body, dyn,
-					      location, opcode, point);
+	open->stored = true;
+	if (state_handles_synced() && hold(req, status, body, dyn, location,
+					   opcode, point)) {
+		return true;
+	}
+	open->granted = true;
+	return false;
 }

@@ -1,7 +1,10 @@
 """Clients that come back for their handles."""
 
+import os
+import shutil
 import struct
 import time
+import unittest
 import uuid
 
 import lab
@@ -139,3 +142,80 @@ def gone(pid):
             return
         time.sleep(0.01)
     raise AssertionError('process %d does not end' % pid)
+
+
+SHARES = {
+    'vm': ['vfs objects = hvrs'],
+    'vmalias': ('/srv/xfs/vm', ['vfs objects = hvrs']),
+    'vmraw': ('/srv/xfs/vm', []),
+    'plain': [],
+}
+
+
+class Case(unittest.TestCase):
+    """A server per test, and the ways in which a client loses it."""
+
+    shares = SHARES
+    settings = ()
+
+    def setUp(self):
+        self.server = lab.Server(self.shares, self.settings)
+        self.addCleanup(self.server.stop)
+        self.directory = '/srv/xfs/vm/h-%s' % uuid.uuid4().hex[:8]
+        os.mkdir(self.directory)
+        shutil.chown(self.directory, 'hvrs', 'hvrs')
+        self.addCleanup(shutil.rmtree, self.directory, True)
+        self.clients = []
+
+    def name(self, name='disk.vhdx'):
+        return '%s/%s' % (os.path.basename(self.directory), name)
+
+    def client(self, share='vm', **how):
+        client = Client(self.server, share, **how)
+        self.clients.append(client)
+        self.addCleanup(client.drop)
+        return client
+
+    def stranger(self, share='vm', name=None, **how):
+        """Status of an open by somebody else, through a share."""
+        client = Client(self.server, share)
+        try:
+            file = client.tree.create(name or self.name(), **how)
+            file.close()
+            return OK
+        except StatusError as error:
+            return error.status
+        finally:
+            client.drop()
+
+    # ---- ways to lose it --------------------------------------------------
+
+    def lose_connection(self, client):
+        pid = child_of(self.server, client.tree)
+        client.drop()
+        gone(pid)
+
+    def kill_child(self, client):
+        pid = child_of(self.server, client.tree)
+        lab.kill(pid)
+        gone(pid)
+        client.drop()
+
+    def kill_all(self, client):
+        self.server.kill()
+        client.drop()
+        self.server.start()
+
+    def restart(self, client):
+        children = self.server.children()
+        self.server.process.terminate()
+        self.server.process.wait(20)
+        for pid in children:
+            gone(pid)
+        client.drop()
+        self.server.start()
+
+    WAYS = ('lose_connection', 'kill_child', 'kill_all', 'restart')
+
+    def lose(self, way, client):
+        getattr(self, way)(client)

@@ -2,7 +2,6 @@
 of them, and an orderly restart; nobody else gets in meanwhile."""
 
 import os
-import shutil
 import struct
 import time
 import unittest
@@ -16,80 +15,7 @@ from smb2 import (ACCESS_DENIED, FILE_LOCK_CONFLICT, FILE_NOT_AVAILABLE,
                   INVALID_PARAMETER, LOCK_NOT_GRANTED, NAME_NOT_FOUND, OK,
                   SHARING_VIOLATION, StatusError)
 
-SHARES = {
-    'vm': ['vfs objects = hvrs'],
-    'vmalias': ('/srv/xfs/vm', ['vfs objects = hvrs']),
-    'vmraw': ('/srv/xfs/vm', []),
-    'plain': [],
-}
-
-
-class Handles(unittest.TestCase):
-    shares = SHARES
-    settings = ()
-
-    def setUp(self):
-        self.server = lab.Server(self.shares, self.settings)
-        self.addCleanup(self.server.stop)
-        self.directory = '/srv/xfs/vm/h-%s' % uuid.uuid4().hex[:8]
-        os.mkdir(self.directory)
-        shutil.chown(self.directory, 'hvrs', 'hvrs')
-        self.addCleanup(shutil.rmtree, self.directory, True)
-        self.clients = []
-
-    def name(self, name='disk.vhdx'):
-        return '%s/%s' % (os.path.basename(self.directory), name)
-
-    def client(self, share='vm', **how):
-        client = Client(self.server, share, **how)
-        self.clients.append(client)
-        self.addCleanup(client.drop)
-        return client
-
-    def stranger(self, share='vm', name=None, **how):
-        """Status of an open by somebody else, through a share."""
-        client = Client(self.server, share)
-        try:
-            file = client.tree.create(name or self.name(), **how)
-            file.close()
-            return OK
-        except StatusError as error:
-            return error.status
-        finally:
-            client.drop()
-
-    # ---- ways to lose it --------------------------------------------------
-
-    def lose_connection(self, client):
-        pid = handles.child_of(self.server, client.tree)
-        client.drop()
-        handles.gone(pid)
-
-    def kill_child(self, client):
-        pid = handles.child_of(self.server, client.tree)
-        lab.kill(pid)
-        handles.gone(pid)
-        client.drop()
-
-    def kill_all(self, client):
-        self.server.kill()
-        client.drop()
-        self.server.start()
-
-    def restart(self, client):
-        children = self.server.children()
-        self.server.process.terminate()
-        self.server.process.wait(20)
-        for pid in children:
-            handles.gone(pid)
-        client.drop()
-        self.server.start()
-
-    WAYS = ('lose_connection', 'kill_child', 'kill_all', 'restart')
-
-    def lose(self, way, client):
-        getattr(self, way)(client)
-
+class Handles(handles.Case):
     # ---- what is announced -------------------------------------------------
 
     def test_capabilities(self):
@@ -411,7 +337,7 @@ class Handles(unittest.TestCase):
             again.close()
 
     def test_strict_sync_is_refused(self):
-        self.server.shares = dict(SHARES, vm=['vfs objects = hvrs',
+        self.server.shares = dict(handles.SHARES, vm=['vfs objects = hvrs',
                                               'strict sync = no'])
         self.server.reload()
         for _ in range(100):

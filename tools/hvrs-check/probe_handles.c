@@ -81,7 +81,7 @@ enum verdict probe_persistent(struct check *check)
 	struct smb_open how = {
 		.access = ACCESS_READ_WRITE | ACCESS_DELETE,
 		.share = SHARE_ALL, .disposition = DISPOSITION_OPEN_IF,
-		.options = OPTION_NON_DIRECTORY, .oplock = OPLOCK_BATCH,
+		.options = OPTION_NON_DIRECTORY, .oplock = OPLOCK_NONE,
 		.contexts = &context, .context_count = 1,
 	};
 	struct smb_file file = {};

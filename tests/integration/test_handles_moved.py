@@ -1,0 +1,183 @@
+"""Resilient handles, and a virtual machine that moves to another host."""
+
+import os
+import struct
+import threading
+import time
+import unittest
+import uuid
+
+import handles
+import lab
+import smb2
+from handles import H, R, W, granted, lease_state
+from smb2 import (ACCESS_DENIED, FILE_NOT_AVAILABLE, INVALID_PARAMETER,
+                  LOCK_NOT_GRANTED, NAME_NOT_FOUND, OK, SHARING_VIOLATION,
+                  StatusError)
+
+RESILIENCY = 0x001401D4
+
+
+class Resilient(handles.Case):
+    def resilient(self, client, name=None, timeout=0, lease=None, **how):
+        contexts = []
+        key = None
+        if lease is not None:
+            key = uuid.uuid4().bytes
+            contexts.append(handles.lease(key, lease))
+            how['oplock'] = 0xFF
+        file = client.tree.create(name or self.name(), contexts=contexts,
+                                  **how)
+        file.name, file.key = name or self.name(), key
+        status, out = file.fsctl(RESILIENCY, struct.pack('<II', timeout, 0))
+        self.assertEqual((OK, b''), (status, out))
+        return file
+
+    def again_send(self, client, file):
+        contexts = [handles.dhnc(file.id)]
+        if file.key:
+            contexts.append(handles.lease(file.key, 7))
+        return client.tree.create_send(
+            file.name, contexts=contexts, oplock=0xFF if file.key else 0)
+
+    def again(self, client, file):
+        reply = client.tree.connection.wait(self.again_send(client, file))
+        self.assertEqual(OK, reply.status)
+        new = smb2.File(client.tree, reply.body)
+        new.name, new.key = file.name, file.key
+        return new
+
+    def test_limits(self):
+        client = self.client()
+        file = client.tree.create(self.name())
+        for data, status in ((b'', INVALID_PARAMETER),
+                             (bytes(7), INVALID_PARAMETER),
+                             (struct.pack('<II', 300001, 0),
+                              INVALID_PARAMETER),
+                             (struct.pack('<II', 300000, 0), OK),
+                             (struct.pack('<II', 1, 0), OK),
+                             (struct.pack('<III', 0, 0, 0), OK)):
+            self.assertEqual((status, b''), file.fsctl(RESILIENCY, data))
+
+    def test_comes_back(self):
+        for way in self.WAYS:
+            for lease in (None, R | H | W):
+                name = self.name('%s%s' % (way, lease))
+                client = self.client()
+                file = self.resilient(client, name, sharing=0, lease=lease)
+                file.write(0, b'data')
+                self.assertEqual(OK, file.lock(5, 5, sequence=0x21))
+                self.lose(way, client)
+                for share in ('vm', 'vmalias', 'vmraw'):
+                    self.assertEqual(SHARING_VIOLATION,
+                                     self.stranger(share, name), (way, share))
+                client.connect()
+                file = self.again(client, file)
+                self.assertEqual(lease, lease_state(file))
+                self.assertEqual(b'data', file.read(0, 4))
+                self.assertEqual(OK, file.lock(5, 5, sequence=0x21))
+                self.assertEqual(OK, file.lock(5, 5, unlock=True))
+                self.assertEqual(smb2.RANGE_NOT_LOCKED,
+                                 file.lock(5, 5, unlock=True))
+                file.close()
+                self.assertEqual(OK, self.stranger('vmraw', name))
+
+    def test_others_may_in_where_it_let_them(self):
+        for way in ('lose_connection', 'kill_child', 'kill_all'):
+            for lease in (None, R | H | W):
+                name = self.name('%s%s' % (way, lease))
+                client = self.client()
+                file = self.resilient(client, name, lease=lease)
+                self.assertEqual(OK, file.lock(5, 5))
+                self.lose(way, client)
+                other = self.client('vmraw')
+                begun = time.monotonic()
+                beside = other.tree.create(name)
+                self.assertLess(time.monotonic() - begun, 2, (way, lease))
+                self.assertEqual(LOCK_NOT_GRANTED, beside.lock(6, 1))
+                self.assertEqual(OK, beside.lock(0, 1))
+                client.connect()
+                file = self.again(client, file)
+                # What it had cached is no longer its own.
+                if lease is not None:
+                    self.assertEqual(0, lease_state(file))
+                self.assertEqual(LOCK_NOT_GRANTED, file.lock(0, 1))
+                self.assertEqual(LOCK_NOT_GRANTED, beside.lock(6, 1))
+                file.close()
+                beside.close()
+
+    def test_time_is_over(self):
+        client = self.client()
+        file = self.resilient(client, timeout=1000, sharing=0)
+        self.lose_connection(client)
+        self.assertEqual(SHARING_VIOLATION, self.stranger())
+        time.sleep(1.5)
+        self.assertEqual(OK, self.stranger())
+        client.connect()
+        self.assertEqual(NAME_NOT_FOUND, client.tree.connection.wait(
+            self.again_send(client, file)).status)
+
+
+class Moved(handles.Case):
+    def application(self, client, name, app, **how):
+        return client.open(name, R | H | W, more=[handles.app_instance(app)],
+                           **how)
+
+    def test_moves(self):
+        """The old host's connection is lost, stands, or its smbd hangs."""
+        for way in (None, 'stopped') + self.WAYS:
+            app = uuid.uuid4().bytes
+            name = self.name(str(way))
+            a, b = self.client(), self.client()
+            file = self.application(a, name, app, sharing=0)
+            self.assertEqual(OK, file.lock(0, 10))
+            file.write(100, b'before')
+            pid = handles.child_of(self.server, a.tree)
+            if way == 'stopped':
+                os.kill(pid, 19)
+            elif way is not None:
+                self.lose(way, a)
+                if way in ('kill_all', 'restart'):
+                    b.drop()
+                    b.connect()
+            # A stranger, and another application, still find it closed.
+            self.assertIn(self.stranger(name=name) if way not in
+                          (None, 'stopped') else FILE_NOT_AVAILABLE,
+                          (FILE_NOT_AVAILABLE,))
+            begun = time.monotonic()
+            moved = self.application(b, name, app, sharing=0)
+            self.assertLess(time.monotonic() - begun, 2, way)
+            self.assertEqual((60000, 2), granted(moved), way)
+            self.assertEqual(R | H | W, lease_state(moved), way)
+            self.assertEqual(b'before', moved.read(100, 6), way)
+            self.assertEqual(OK, moved.lock(0, 10), way)
+            if way is None:
+                with self.assertRaises(StatusError) as caught:
+                    file.write(100, b'after!')
+                self.assertEqual(smb2.FILE_CLOSED, caught.exception.status)
+            else:
+                a.drop()
+                if way == 'stopped':
+                    self.assertFalse(lab.is_running(pid))
+                a.connect()
+                self.assertEqual(NAME_NOT_FOUND, a.reconnect_status(file),
+                                 way)
+            self.assertEqual(b'before', moved.read(100, 6), way)
+            moved.close()
+            a.drop()
+            b.drop()
+
+    def test_other_application_does_not_close_it(self):
+        a, b = self.client(), self.client()
+        file = self.application(a, self.name(), uuid.uuid4().bytes,
+                                sharing=0)
+        self.lose_connection(a)
+        with self.assertRaises(StatusError) as caught:
+            self.application(b, self.name(), uuid.uuid4().bytes, sharing=0)
+        self.assertEqual(FILE_NOT_AVAILABLE, caught.exception.status)
+        a.connect()
+        a.reconnect(file).close()
+
+
+if __name__ == '__main__':
+    unittest.main()
