@@ -267,6 +267,27 @@ void hvrs_handles_apply(const struct hvrs_share *share,
 			struct connection_struct *conn);
 
 /*
+ * State of an open that another part of hvrs keeps and wants back with it.
+ * save makes what is stored with the record, whenever that is stored (false:
+ * nothing of this open); restore gets it, with the file open again as its
+ * owner had it, before the client is answered: not OK refuses the reconnect.
+ * extra is what the client sent in a create context of the name "context"
+ * (NULL: none), which [MS-SMB2] would forbid in a reconnect.
+ */
+struct hvrs_handle_part {
+	uint32_t tag;
+	const char *context;
+	bool (*save)(struct files_struct *fsp, TALLOC_CTX *mem_ctx,
+		     DATA_BLOB *_state);
+	NTSTATUS (*restore)(struct vfs_handle_struct *handle,
+			    struct files_struct *fsp, DATA_BLOB state,
+			    DATA_BLOB extra);
+};
+
+/* Once per process; part must stay valid.  At most 8. */
+void hvrs_handles_part(const struct hvrs_handle_part *part);
+
+/*
  * Around an open: begin may change what is asked for and says whether end is
  * to see the file.
  */

@@ -303,6 +303,7 @@ bool hvrs_open_refresh(struct files_struct *fsp, struct hvrs_open *open)
 	r->flags &= ~(uint32_t)(HANDLE_DELETE_INITIAL | HANDLE_DELETE_PENDING);
 	r->flags |= deletion;
 	record_lease(r, fsp);
+	changed = hvrs_parts_save(fsp, open) || changed;
 	r->position = fh_get_position_information(fsp->fh);
 	r->channel_sequence = (uint16_t)fsp->op->global->channel_sequence;
 	memcpy(r->sequences, fsp->op->global->lock_sequence_array,
@@ -403,7 +404,7 @@ void hvrs_handles_create_end(const struct tunnel_create *c)
 	    fsp->fsp_flags.is_directory || fsp_is_alternate_stream(fsp) ||
 	    fsp->fake_file_handle != NULL || fsp->print_file != NULL ||
 	    !S_ISREG(fsp->fsp_name->st.st_ex_mode) ||
-	    hvrs_tunnel_owns(fsp)) {
+	    (hvrs_tunnel_owns(fsp) && !hvrs_parts_keep(fsp))) {
 		return;
 	}
 	make_persistent(c, fsp, dh2q);
@@ -559,6 +560,7 @@ void hvrs_handles_apply(const struct hvrs_share *share,
 static const struct hooks_handles handles_client = {
 	.open = hvrs_handles_open,
 	.reply = hvrs_handles_reply,
+	.request = hvrs_parts_request,
 	.recreate = hvrs_handles_recreate,
 	.close_begin = close_begin,
 	.close_end = close_end,

@@ -46,6 +46,23 @@ void hvrs_open_forget(struct files_struct *fsp);
  */
 bool hvrs_open_refresh(struct files_struct *fsp, struct hvrs_open *open);
 
+/* The state of other parts (hvrs_handles_parts.c). */
+bool hvrs_parts_save(struct files_struct *fsp, struct hvrs_open *open);
+bool hvrs_parts_keep(struct files_struct *fsp);
+NTSTATUS hvrs_parts_restore(struct vfs_handle_struct *handle,
+			    struct files_struct *fsp,
+			    const struct handle_record *r);
+
+/*
+ * A reconnect may carry more contexts than smbd allows: the others are taken
+ * out, and kept for the parts that know them.
+ */
+void hvrs_parts_request(struct smbd_smb2_request *req);
+
+/* The create contexts of a CREATE as it came. */
+bool hvrs_request_contexts(TALLOC_CTX *mem_ctx, struct smbd_smb2_request *req,
+			   struct smb2_create_blobs *_blobs);
+
 DATA_BLOB hvrs_open_cookie(TALLOC_CTX *mem_ctx, uint64_t id);
 bool hvrs_cookie_id(DATA_BLOB cookie, uint64_t *_id);
 
@@ -59,7 +76,24 @@ bool hvrs_locks_restore(struct files_struct *fsp,
 /* Gives up a handle that waits: entries, lease, locks, deletion, record. */
 void hvrs_handle_end(struct state_handle *h);
 
-/* Ends those whose time is over (hvrs_handles_guard.c). */
+/* Whether an entry of smbd's own database is that of a handle. */
+bool hvrs_is_entry_of(const struct state_handle *h,
+		      const struct share_mode_entry *e);
+
+/*
+ * Whether the time of a handle that waits is over; begins it where its owner
+ * was not seen to go.
+ */
+bool hvrs_handle_over(struct state_handle *h);
+
+/*
+ * Has an open closed that another process holds, or that waits.  A process
+ * that does not do it in time is killed; what else it held comes back.
+ */
+void hvrs_close_remote(struct messaging_context *msg_ctx,
+		       struct state_handle *h);
+
+/* Ends those whose time is over. */
 void hvrs_handles_sweep(void);
 
 /* Lets one of the processes do that every few seconds. */

@@ -25,28 +25,6 @@
 
 /* ---- the request ----------------------------------------------------------------- */
 
-static bool request_contexts(TALLOC_CTX *mem_ctx,
-			     struct smbd_smb2_request *req,
-			     struct smb2_create_blobs *_blobs)
-{
-	const uint8_t *body = SMBD_SMB2_IN_BODY_PTR(req);
-	const struct iovec *dyn = SMBD_SMB2_IN_DYN_IOV(req);
-	uint32_t start = SMB2_HDR_BODY +
-		(uint32_t)SMBD_SMB2_IN_BODY_LEN(req);
-	uint32_t offset = IVAL(body, 0x30);
-	uint32_t length = IVAL(body, 0x34);
-	DATA_BLOB blob = data_blob_null;
-
-	if (offset < start || offset - start > dyn->iov_len ||
-	    length > dyn->iov_len - (offset - start)) {
-		return false;
-	}
-	blob = data_blob_const((const uint8_t *)dyn->iov_base +
-			       (offset - start), length);
-	return NT_STATUS_IS_OK(smb2_create_blob_parse(mem_ctx, blob,
-						      _blobs));
-}
-
 static void want_init(struct handle_reconnect *want,
 		      struct smbd_smb2_request *req,
 		      const struct smb2_create_blobs *blobs)
@@ -259,7 +237,7 @@ NTSTATUS hvrs_handles_recreate(struct smbd_smb2_request *req,
 	NTSTATUS status = NT_STATUS_OK;
 
 	if (session_info == NULL || req->tcon == NULL ||
-	    !request_contexts(talloc_tos(), req, &blobs)) {
+	    !hvrs_request_contexts(talloc_tos(), req, &blobs)) {
 		return NT_STATUS_OK;
 	}
 	want_init(&want, req, &blobs);
@@ -468,6 +446,9 @@ static NTSTATUS rebuild_file(struct vfs_handle_struct *handle,
 	}
 	if (NT_STATUS_IS_OK(status)) {
 		status = set_file_oplock(fsp);
+	}
+	if (NT_STATUS_IS_OK(status)) {
+		status = hvrs_parts_restore(handle, fsp, rebuild->r);
 	}
 	if (NT_STATUS_IS_OK(status)) {
 		open = hvrs_open_adopt(handle, fsp, rebuild->r);

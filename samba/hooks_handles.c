@@ -89,6 +89,9 @@ static NTSTATUS hooked_process_create(struct smbd_smb2_request *req)
 {
 	NTSTATUS status = NT_STATUS_OK;
 
+	if (client != NULL) {
+		client->request(req);
+	}
 	current_create = req;
 	status = core_process_create(req);
 	current_create = NULL;

@@ -35,6 +35,9 @@ struct hooks_handles {
 	bool (*reply)(struct smbd_smb2_request *req, NTSTATUS status,
 		      DATA_BLOB body, DATA_BLOB *dyn, const char *location);
 
+	/* A CREATE before the core reads it. */
+	void (*request)(struct smbd_smb2_request *req);
+
 	/*
 	 * A client wants a durable handle back; req is its CREATE.  The id
 	 * may be changed; not OK ends it with this status.

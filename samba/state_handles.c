@@ -26,6 +26,7 @@
 static struct db_context *index_db;
 static bool index_tried;
 static bool synced = true;
+static char *store;
 
 /* ---- keys ------------------------------------------------------------------- */
 
@@ -524,6 +525,11 @@ uint64_t state_handles_now(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+const char *state_handles_directory(void)
+{
+	return store;
+}
+
 bool state_handles_synced(void)
 {
 	return synced;
@@ -607,6 +613,28 @@ static int compact_log(void)
 		state_log_rewrite(compact.out, compact.length);
 	TALLOC_FREE(compact.out);
 	return ret;
+}
+
+/* Nobody appends meanwhile: all do it with the index locked. */
+void state_handles_compact(void)
+{
+	struct db_record *lock = NULL;
+	int ret = 0;
+
+	if (index_db == NULL || !state_log_is_long()) {
+		return;
+	}
+	lock = index_lock(talloc_tos());
+	if (lock != NULL && state_log_is_long()) {
+		become_root();
+		ret = compact_log();
+		unbecome_root();
+	}
+	TALLOC_FREE(lock);
+	if (ret != 0) {
+		DBG_ERR("hvrs: %s/handles.log cannot be written anew: %s\n",
+			store, strerror(-ret));
+	}
 }
 
 static bool restore(const char *directory)
@@ -731,7 +759,7 @@ bool state_handles_init(void)
 	become_root();
 	index_open(directory);
 	unbecome_root();
-	TALLOC_FREE(directory);
+	store = talloc_steal(NULL, directory);
 	return index_db != NULL;
 }
 

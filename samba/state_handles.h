@@ -71,8 +71,14 @@ bool state_handles_claim(uint64_t id, const struct server_id *me);
 void state_handles_traverse(bool (*fn)(struct state_handle *h, void *data),
 			    void *data);
 
+/* Writes the log anew where it holds much that is over. */
+void state_handles_compact(void);
+
 /* Milliseconds of the wall clock, as in the records. */
 uint64_t state_handles_now(void);
+
+/* Where the log lies. */
+const char *state_handles_directory(void);
 
 /* Whether commits wait for the disk (hvrs:handle store sync). */
 bool state_handles_synced(void);

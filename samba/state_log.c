@@ -466,9 +466,11 @@ uint64_t state_log_flushes(void)
 bool state_log_is_long(void)
 {
 	struct shared *shared = log_state.shared;
-	uint64_t start = LOAD(&shared->size);
+	struct stat st = {};
 
-	return LOAD(&shared->synced) > LOG_LONG + start * 2;
+	return shared != NULL && LOAD(&shared->generation) != 0 &&
+		stat(log_state.path, &st) == 0 &&
+		(uint64_t)st.st_size > LOG_LONG + LOAD(&shared->size) * 2;
 }
 
 bool state_log_turn(uint64_t now_ms, uint64_t interval_ms)

@@ -28,6 +28,15 @@ static char *ask_testparm(const char *command)
 	return line;
 }
 
+char *hvrsctl_testparm(const char *parameter)
+{
+	char command[256] = "";
+
+	snprintf(command, sizeof(command), "testparm -s --parameter-name='%s'"
+		 " 2>/dev/null", parameter);
+	return ask_testparm(command);
+}
+
 struct tdb_context *hvrsctl_database(enum hvrsctl_dir dir, const char *name,
 				     int access, bool *_missing)
 {

@@ -16,6 +16,9 @@ struct command {
 static const struct command commands[] = {
 	{ "options", "[--features]",
 	  "the options of smb.conf with their defaults", command_options },
+	{ "handles", "[--json | close ID]",
+	  "persistent and resilient handles; close ends one",
+	  command_handles },
 	{ "snapshots", "[--json]",
 	  "the shadow copy sets of remote VSS", command_snapshots },
 };

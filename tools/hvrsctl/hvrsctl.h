@@ -29,8 +29,15 @@ enum hvrsctl_dir {
 struct tdb_context *hvrsctl_database(enum hvrsctl_dir dir, const char *name,
 				     int access, bool *_missing);
 
+/*
+ * The value of a parameter of [global], as testparm tells it; free() it.  NULL
+ * where it is empty or testparm does not work.
+ */
+char *hvrsctl_testparm(const char *parameter);
+
 /* Commands: argc and argv without the name of the command. */
 int command_options(int argc, char **argv);
 int command_snapshots(int argc, char **argv);
+int command_handles(int argc, char **argv);
 
 #endif

@@ -1,0 +1,398 @@
+/*
+ * The end of a handle: of the process that holds it, where that is stopped;
+ * of its time, when nobody comes; and on request.
+ */
+#include "hvrs_handles.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lib/global_contexts.h"
+#include "lib/util/server_id.h"
+#include "librpc/gen_ndr/ndr_open_files.h"
+#include "locking/leases_db.h"
+#include "locking/share_mode_lock.h"
+#include "locking/proto.h"
+#include "serverid.h"
+#include "smbd/smbXsrv_open.h"
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+#define SWEEP_MS 5000
+#define CLOSE_REMOTE_MS 3000
+
+/* ---- a process that is stopped ------------------------------------------------------- */
+
+static char process_state(pid_t pid)
+{
+	char path[64] = {};
+	char line[512] = {};
+	char *close_paren = NULL;
+	FILE *file = NULL;
+
+	snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
+	file = fopen(path, "re");
+	if (file == NULL) {
+		return 0;
+	}
+	if (fgets(line, sizeof(line), file) == NULL) {
+		line[0] = '\0';
+	}
+	fclose(file);
+	close_paren = strrchr(line, ')');
+	return close_paren != NULL && close_paren[1] == ' ' ?
+		close_paren[2] : 0;
+}
+
+static bool fence_kill(struct server_id owner)
+{
+	struct pollfd wait = { .fd = -1, .events = POLLIN };
+
+	become_root();
+	wait.fd = (int)syscall(SYS_pidfd_open, (pid_t)owner.pid, 0);
+	/* It may have ended, and its number be another's. */
+	if (wait.fd != -1 && serverid_exists(&owner)) {
+		syscall(SYS_pidfd_send_signal, wait.fd, SIGKILL, NULL, 0);
+		poll(&wait, 1, 5000);
+	}
+	if (wait.fd != -1) {
+		close(wait.fd);
+	}
+	unbecome_root();
+	return !serverid_exists(&owner);
+}
+
+/*
+ * A stopped process may wake up with writes in flight.  Killed it cannot; and
+ * a process is gone for serverid_exists() only when its last thread is.
+ */
+bool hvrs_fence(struct server_id owner)
+{
+	char state = 0;
+
+	if (!procid_is_local(&owner) || owner.pid == (uint64_t)getpid() ||
+	    owner.pid <= 1 || !serverid_exists(&owner)) {
+		return !serverid_exists(&owner);
+	}
+	state = process_state((pid_t)owner.pid);
+	if (state != 'T' && state != 't') {
+		return false;
+	}
+	DBG_ERR("hvrs: process %llu is stopped and holds handles that their "
+		"client wants back; it is killed\n",
+		(unsigned long long)owner.pid);
+	return fence_kill(owner);
+}
+
+struct fence_search {
+	struct guid client;
+	struct server_id owner;
+	bool found;
+};
+
+static bool fence_match(struct state_handle *h, void *private_data)
+{
+	struct fence_search *search = private_data;
+
+	if (h->connected &&
+	    guid_equal(&h->record.client_guid, &search->client)) {
+		search->owner = h->owner;
+		search->found = true;
+	}
+	return !search->found;
+}
+
+/*
+ * smbd hands a new connection of a client to the process that has its others,
+ * and waits for an answer; a stopped one never gives it.
+ */
+void hvrs_handles_client(struct smbd_smb2_request *req)
+{
+	struct fence_search search = {
+		.client = hvrs_guid(&req->xconn->smb2.client.guid),
+	};
+
+	state_handles_traverse(fence_match, &search);
+	if (search.found) {
+		hvrs_fence(search.owner);
+	}
+}
+
+/* ---- the end of a handle ---------------------------------------------------------------- */
+
+struct end_entry {
+	const struct state_handle *h;
+	bool others;		/* somebody else has the file open */
+	bool ours;
+	struct server_id pid;
+	uint64_t share_file_id;
+};
+
+bool hvrs_is_entry_of(const struct state_handle *h,
+		      const struct share_mode_entry *e)
+{
+	if (server_id_is_disconnected(&e->pid)) {
+		return e->share_file_id == h->record.id;
+	}
+	return server_id_equal(&e->pid, &h->owner) &&
+		e->share_file_id == h->gen_id;
+}
+
+static bool end_entry_fn(struct share_mode_entry *e, bool *modified,
+			 void *private_data)
+{
+	struct end_entry *end = private_data;
+
+	(void)modified;
+	if (hvrs_is_entry_of(end->h, e)) {
+		end->ours = true;
+		end->pid = e->pid;
+		end->share_file_id = e->share_file_id;
+	} else if (!share_entry_stale_pid(e)) {
+		end->others = true;
+	}
+	return false;
+}
+
+/* A file that was to go with its last handle goes now. */
+static void end_delete(const struct state_handle *h)
+{
+	char *path = talloc_asprintf(
+		talloc_tos(), "%.*s/%.*s", (int)h->record.path.length,
+		(const char *)h->record.path.data,
+		(int)h->record.name.length,
+		(const char *)h->record.name.data);
+	struct stat st = {};
+
+	if (path != NULL && lstat(path, &st) == 0 &&
+	    (uint64_t)st.st_ino == h->record.inode && S_ISREG(st.st_mode)) {
+		if (unlink(path) != 0) {
+			DBG_WARNING("hvrs: %s should be deleted: %s\n", path,
+				    strerror(errno));
+		}
+	}
+	TALLOC_FREE(path);
+}
+
+void hvrs_handle_end(struct state_handle *h)
+{
+	const struct handle_record *r = &h->record;
+	struct file_id file = {
+		.devid = r->device, .inode = r->inode, .extid = r->extra,
+	};
+	struct end_entry end = { .h = h };
+	struct GUID client_guid = hvrs_guid_back(&r->client_guid);
+	struct smb2_lease_key key = hvrs_lease_key(&r->lease_key);
+	struct share_mode_lock *lck = NULL;
+
+	become_root();
+	lck = get_existing_share_mode_lock(talloc_tos(), file);
+	if (lck != NULL) {
+		share_mode_forall_entries(lck, end_entry_fn, &end);
+		if (end.ours) {
+			del_share_mode_open_id(lck, end.pid,
+					       end.share_file_id);
+		}
+	}
+	if ((r->flags & HANDLE_LEASE) != 0) {
+		leases_db_del(&client_guid, &key, &file);
+	}
+	hvrs_locks_remove(&file, r->id);
+	TALLOC_FREE(lck);
+	if (!end.others && (r->flags & (HANDLE_DELETE_INITIAL |
+					HANDLE_DELETE_PENDING)) != 0) {
+		end_delete(h);
+	}
+	state_handles_drop(r->id);
+	smbXsrv_open_cleanup(r->id);
+	unbecome_root();
+}
+
+struct sweep {
+	uint64_t *ids;
+	size_t count;
+	uint64_t now;
+};
+
+/* Marks since when an owner that died is awaited; collects the expired. */
+static bool sweep_fn(struct state_handle *h, void *private_data)
+{
+	struct sweep *sweep = private_data;
+	uint64_t *grown = NULL;
+
+	if (state_handle_state(h) == HANDLE_CONNECTED ||
+	    (h->record.waiting_since_ms != 0 &&
+	     !handle_expired(&h->record, sweep->now))) {
+		return true;
+	}
+	grown = talloc_realloc(talloc_tos(), sweep->ids, uint64_t,
+			       sweep->count + 1);
+	if (grown == NULL) {
+		return false;
+	}
+	sweep->ids = grown;
+	sweep->ids[sweep->count++] = h->record.id;
+	return true;
+}
+
+/* Since when it waits, where that is not known; true where its time is over. */
+bool hvrs_handle_over(struct state_handle *h)
+{
+	uint64_t now = state_handles_now();
+
+	if (h->record.waiting_since_ms == 0 ||
+	    h->record.waiting_since_ms > now) {
+		struct state_log_point point = {};
+
+		h->record.waiting_since_ms = now;
+		h->connected = false;
+		state_handles_store(h, &point);
+		return false;
+	}
+	return handle_expired(&h->record, now);
+}
+
+void hvrs_handles_sweep(void)
+{
+	struct sweep sweep = { .now = state_handles_now() };
+	size_t i = 0;
+
+	state_handles_traverse(sweep_fn, &sweep);
+	for (i = 0; i < sweep.count; i++) {
+		struct state_handle *h = state_handles_fetch(talloc_tos(),
+							     sweep.ids[i]);
+
+		if (h != NULL && state_handle_state(h) == HANDLE_WAITING &&
+		    hvrs_handle_over(h)) {
+			hvrs_handle_end(h);
+		}
+		TALLOC_FREE(h);
+	}
+	TALLOC_FREE(sweep.ids);
+}
+
+/* ---- an open in another process -------------------------------------------------- */
+
+/*
+ * Has an open closed that its process holds: [MS-SMB2] 3.3.5.9.13, the
+ * application has moved to another client.  A process that does not do it in
+ * time is killed; what else it held its client gets back.
+ */
+void hvrs_close_remote(struct messaging_context *msg_ctx,
+		       struct state_handle *h)
+{
+	struct oplock_break_message message = {
+		.id = { .devid = h->record.device, .inode = h->record.inode,
+			.extid = h->record.extra },
+		.share_file_id = h->gen_id,
+	};
+	struct server_id me = messaging_server_id(msg_ctx);
+	uint64_t id = h->record.id;
+	DATA_BLOB blob = data_blob_null;
+	int i = 0;
+
+	if (state_handle_state(h) == HANDLE_WAITING) {
+		hvrs_handle_end(h);
+		return;
+	}
+
+	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_push_struct_blob(
+		&blob, talloc_tos(), &message, (ndr_push_flags_fn_t)
+		ndr_push_oplock_break_message))) {
+		return;
+	}
+	if (!hvrs_fence(h->owner)) {
+		messaging_send(msg_ctx, h->owner, MSG_SMB_CLOSE_FILE, &blob);
+	}
+	data_blob_free(&blob);
+	if (server_id_equal(&h->owner, &me)) {
+		/* This process reads it when it is back in its loop. */
+		return;
+	}
+	for (i = 0; i < CLOSE_REMOTE_MS / 5; i++) {
+		struct state_handle *now = state_handles_fetch(talloc_tos(),
+							       id);
+		bool done = now == NULL ||
+			state_handle_state(now) == HANDLE_WAITING;
+
+		if (now != NULL && done) {
+			hvrs_handle_end(now);
+		}
+		TALLOC_FREE(now);
+		if (done) {
+			return;
+		}
+		usleep(5000);
+	}
+	DBG_ERR("hvrs: process %llu does not close a file whose application "
+		"has moved to another client; it is killed\n",
+		(unsigned long long)h->owner.pid);
+	fence_kill(h->owner);
+	hvrs_handle_end(h);
+}
+
+/* "hvrsctl handles close": a file with the name of the handle asks for it. */
+static void sweep_requests(void)
+{
+	char *folder = talloc_asprintf(talloc_tos(), "%s/close",
+				       state_handles_directory());
+	struct messaging_context *msg_ctx = global_messaging_context();
+	struct dirent *entry = NULL;
+	DIR *dir = NULL;
+
+	if (folder == NULL) {
+		return;
+	}
+	become_root();
+	dir = opendir(folder);
+	while (dir != NULL && (entry = readdir(dir)) != NULL) {
+		struct state_handle *h = NULL;
+		char *end = NULL;
+		uint64_t id = strtoull(entry->d_name, &end, 16);
+
+		if (entry->d_name[0] == '.' || *end != '\0') {
+			continue;
+		}
+		h = state_handles_fetch(talloc_tos(), id);
+		if (h != NULL) {
+			DBG_NOTICE("hvrs: handle %s is closed by an "
+				   "administrator\n", entry->d_name);
+			hvrs_close_remote(msg_ctx, h);
+		}
+		TALLOC_FREE(h);
+		unlinkat(dirfd(dir), entry->d_name, 0);
+	}
+	if (dir != NULL) {
+		closedir(dir);
+	}
+	unbecome_root();
+	TALLOC_FREE(folder);
+}
+
+static void sweep_timer(struct tevent_context *ev, struct tevent_timer *te,
+			struct timeval now, void *private_data)
+{
+	(void)te;
+	(void)now;
+	(void)private_data;
+	if (state_log_turn(state_handles_now(), SWEEP_MS / 2)) {
+		hvrs_handles_sweep();
+		sweep_requests();
+		state_handles_compact();
+	}
+	tevent_add_timer(ev, ev, timeval_current_ofs_msec(SWEEP_MS),
+			 sweep_timer, NULL);
+}
+
+void hvrs_handles_sweep_start(void)
+{
+	struct tevent_context *ev = global_event_context();
+
+	tevent_add_timer(ev, ev, timeval_current_ofs_msec(100), sweep_timer,
+			 NULL);
+}
