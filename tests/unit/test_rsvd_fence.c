@@ -1,0 +1,322 @@
+/*
+ * The fence between processes: these fork, as there is no other way to see
+ * what a dead or stopped one leaves.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "rsvd/fence.h"
+
+struct place {
+	char path[64];
+	TALLOC_CTX *mem;
+};
+
+static int start(void **test)
+{
+	struct place *p = talloc_zero(NULL, struct place);
+	int fd = -1;
+
+	strcpy(p->path, "/tmp/hvrs-fence-XXXXXX");
+	fd = mkstemp(p->path);
+	close(fd);
+	p->mem = p;
+	*test = p;
+	return fd >= 0 ? 0 : -1;
+}
+
+static int stop(void **test)
+{
+	struct place *p = *test;
+
+	unlink(p->path);
+	talloc_free(p);
+	return 0;
+}
+
+static struct rsvd_fence *join(struct place *p, uint8_t who)
+{
+	struct rsvd_fence *fence = NULL;
+	struct guid nexus = { { who } };
+
+	if (rsvd_fence_open(p->mem, p->path, &nexus, (uint64_t)getpid(),
+			    &fence) != 0) {
+		abort();
+	}
+	return fence;
+}
+
+static bool anybody(void *private_data, const struct guid *nexus, uint64_t pid)
+{
+	uint8_t *seen = private_data;
+
+	(void)pid;
+	if (seen != NULL) {
+		*seen = nexus->bytes[0];
+	}
+	return true;
+}
+
+static uint64_t raise_generation(struct rsvd_fence *fence)
+{
+	rsvd_fence_change_begin(fence);
+	return rsvd_fence_change_end(fence);
+}
+
+static void test_a_write_of_before_is_waited_for(void **test)
+{
+	struct rsvd_fence *a = join(*test, 1);
+	struct rsvd_fence *b = join(*test, 2);
+	uint64_t now = rsvd_fence_generation(a);
+	uint64_t later = 0;
+	uint8_t seen = 0;
+
+	assert_true(rsvd_fence_enter(a, now));
+	assert_int_equal(rsvd_fence_busy(b, now, anybody, NULL), 0);
+	later = raise_generation(b);
+	assert_int_equal(rsvd_fence_busy(b, later, anybody, &seen), 1);
+	assert_int_equal(seen, 1);
+	/* One of after is not in the way. */
+	assert_true(rsvd_fence_enter(a, later));
+	rsvd_fence_exit(a, now);
+	assert_int_equal(rsvd_fence_busy(b, later, anybody, NULL), 0);
+	rsvd_fence_exit(a, later);
+	talloc_free(a);
+	talloc_free(b);
+}
+
+static void test_an_old_generation_does_not_enter(void **test)
+{
+	struct rsvd_fence *a = join(*test, 1);
+	uint64_t now = rsvd_fence_generation(a);
+	uint64_t later = 0;
+
+	rsvd_fence_change_begin(a);
+	assert_false(rsvd_fence_enter(a, now));
+	later = rsvd_fence_change_end(a);
+	assert_false(rsvd_fence_enter(a, now));
+	assert_int_equal(rsvd_fence_busy(a, later, anybody, NULL), 0);
+	assert_true(rsvd_fence_enter(a, later));
+	rsvd_fence_exit(a, later);
+	talloc_free(a);
+}
+
+static void test_a_change_cut_off_is_settled(void **test)
+{
+	struct rsvd_fence *a = join(*test, 1);
+	uint64_t now = rsvd_fence_generation(a);
+
+	rsvd_fence_change_begin(a);
+	assert_int_equal(rsvd_fence_generation(a) & 1, 1);
+	/* Who comes next may find it so, and begin a change of its own. */
+	rsvd_fence_change_begin(a);
+	assert_int_equal(rsvd_fence_change_end(a), now + 2);
+	rsvd_fence_change_begin(a);
+	assert_int_equal(rsvd_fence_settle(a), now + 4);
+	assert_int_equal(rsvd_fence_settle(a), now + 4);
+	talloc_free(a);
+}
+
+static void test_many_generations_under_way(void **test)
+{
+	struct rsvd_fence *a = join(*test, 1);
+	uint64_t first = rsvd_fence_generation(a);
+	uint64_t last = first;
+	uint64_t all[20];
+	size_t i = 0;
+
+	for (i = 0; i < 20; i++) {
+		all[i] = rsvd_fence_generation(a);
+		assert_true(rsvd_fence_enter(a, all[i]));
+		last = raise_generation(a);
+	}
+	assert_int_equal(rsvd_fence_busy(a, last, anybody, NULL), 1);
+	/* In any order, it is busy until the last one is over. */
+	for (i = 0; i < 20; i++) {
+		assert_int_equal(rsvd_fence_busy(a, last, anybody, NULL), 1);
+		rsvd_fence_exit(a, all[(i * 7) % 20]);
+	}
+	assert_int_equal(rsvd_fence_busy(a, last, anybody, NULL), 0);
+	talloc_free(a);
+}
+
+static void test_who_died_has_no_write_under_way(void **test)
+{
+	struct rsvd_fence *b = join(*test, 2);
+	int told[2];
+	char byte = 0;
+	pid_t child = 0;
+	uint64_t later = 0;
+
+	assert_int_equal(pipe(told), 0);
+	child = fork();
+	if (child == 0) {
+		struct rsvd_fence *a = join(*test, 1);
+
+		if (!rsvd_fence_enter(a, rsvd_fence_generation(a)) ||
+		    write(told[1], "x", 1) != 1) {
+			_exit(1);
+		}
+		pause();
+		_exit(0);
+	}
+	assert_int_equal(read(told[0], &byte, 1), 1);
+	later = raise_generation(b);
+	assert_int_equal(rsvd_fence_busy(b, later, anybody, NULL), 1);
+	kill(child, SIGSTOP);
+	assert_int_equal(rsvd_fence_busy(b, later, anybody, NULL), 1);
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	assert_int_equal(rsvd_fence_busy(b, later, anybody, NULL), 0);
+	close(told[0]);
+	close(told[1]);
+	talloc_free(b);
+}
+
+/*
+ * Two processes, one page: one "writes" while admitted, the other forbids it
+ * and then looks.  A write seen after the fence said "over" is the end of it.
+ */
+static void test_no_write_is_seen_after_the_fence(void **test)
+{
+	struct shared {
+		uint64_t allowed;	/* generation that may write, or 0 */
+		uint64_t marks;
+		uint64_t stop;
+	} *s = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct rsvd_fence *b = join(*test, 2);
+	pid_t child = 0;
+	unsigned round = 0;
+
+	(void)raise_generation(b);	/* 0 means nobody here */
+	child = fork();
+	if (child == 0) {
+		struct rsvd_fence *a = join(*test, 1);
+
+		while (!__atomic_load_n(&s->stop, __ATOMIC_SEQ_CST)) {
+			uint64_t now = __atomic_load_n(&s->allowed,
+						       __ATOMIC_SEQ_CST);
+
+			if (now == 0 || !rsvd_fence_enter(a, now)) {
+				continue;
+			}
+			__atomic_fetch_add(&s->marks, 1, __ATOMIC_RELAXED);
+			rsvd_fence_exit(a, now);
+		}
+		_exit(0);
+	}
+	for (round = 0; round < 300; round++) {
+		uint64_t marks = 0;
+		uint64_t later = 0;
+		unsigned i = 0;
+
+		marks = __atomic_load_n(&s->marks, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&s->allowed, rsvd_fence_generation(b),
+				 __ATOMIC_SEQ_CST);
+		while (__atomic_load_n(&s->marks, __ATOMIC_SEQ_CST) <
+		       marks + 10) {
+			usleep(10);
+		}
+		later = raise_generation(b);
+		while (rsvd_fence_busy(b, later, anybody, NULL) != 0) {
+		}
+		marks = __atomic_load_n(&s->marks, __ATOMIC_SEQ_CST);
+		for (i = 0; i < 20; i++) {
+			usleep(5);
+			assert_int_equal(__atomic_load_n(&s->marks,
+							 __ATOMIC_SEQ_CST),
+					 marks);
+		}
+	}
+	__atomic_store_n(&s->stop, 1, __ATOMIC_SEQ_CST);
+	waitpid(child, NULL, 0);
+	munmap(s, 4096);
+	talloc_free(b);
+}
+
+static void test_slots_are_given_back(void **test)
+{
+	struct place *p = *test;
+	struct rsvd_fence *all[RSVD_FENCE_SLOTS];
+	struct rsvd_fence *more = NULL;
+	struct guid nexus = { { 1 } };
+	size_t i = 0;
+
+	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
+		all[i] = join(p, 1);
+		assert_int_equal(rsvd_fence_slot(all[i]), i);
+	}
+	assert_int_equal(rsvd_fence_open(p, p->path, &nexus, 1, &more),
+			 -EUSERS);
+	talloc_free(all[17]);
+	assert_int_equal(rsvd_fence_open(p, p->path, &nexus, 1, &more), 0);
+	assert_int_equal(rsvd_fence_slot(more), 17);
+	talloc_free(more);
+	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
+		if (i != 17) {
+			talloc_free(all[i]);
+		}
+	}
+}
+
+static void test_exclusive_is_one_at_a_time(void **test)
+{
+	struct rsvd_fence *a = join(*test, 1);
+	struct rsvd_fence *b = join(*test, 2);
+
+	assert_int_equal(rsvd_fence_exclusive(a), 0);
+	assert_int_equal(rsvd_fence_exclusive(a), -EAGAIN);
+	assert_int_equal(rsvd_fence_exclusive(b), -EAGAIN);
+	rsvd_fence_release(a);
+	assert_int_equal(rsvd_fence_exclusive(b), 0);
+	talloc_free(b);
+	assert_int_equal(rsvd_fence_exclusive(a), 0);
+	talloc_free(a);
+}
+
+static void test_counters_and_foreign_files(void **test)
+{
+	struct place *p = *test;
+	struct rsvd_fence *a = join(p, 1);
+	struct rsvd_fence_counters seen = {};
+	struct guid nexus = { { 1 } };
+
+	rsvd_fence_counters(a)->writes = 42;
+	assert_int_equal(rsvd_fence_look(p->path, rsvd_fence_slot(a),
+					 (uint64_t)getpid(), &seen), 0);
+	assert_int_equal(seen.writes, 42);
+	assert_int_equal(rsvd_fence_look(p->path, 0, 1, &seen), -ENOENT);
+	assert_int_equal(rsvd_fence_look(p->path, 256, 1, &seen), -EINVAL);
+	talloc_free(a);
+	assert_int_equal(truncate(p->path, 100), 0);
+	assert_int_equal(rsvd_fence_open(p, p->path, &nexus, 1, &a), -EINVAL);
+}
+
+#define T(test) cmocka_unit_test_setup_teardown(test, start, stop)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_a_write_of_before_is_waited_for),
+		T(test_an_old_generation_does_not_enter),
+		T(test_a_change_cut_off_is_settled),
+		T(test_many_generations_under_way),
+		T(test_who_died_has_no_write_under_way),
+		T(test_no_write_is_seen_after_the_fence),
+		T(test_slots_are_given_back),
+		T(test_exclusive_is_one_at_a_time),
+		T(test_counters_and_foreign_files),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
