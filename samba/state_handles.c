@@ -676,10 +676,9 @@ static bool restore(const char *directory)
 		}
 	}
 	if (counts.refused + refused > 0 || counts.holes > 0) {
-		DBG_ERR("hvrs: %s/handles.log is damaged in %zu places; %zu "
-			"handles are refused, %zu are kept\n", directory,
-			counts.holes, counts.refused + refused,
-			counts.live - refused);
+		DBG_ERR("hvrs: %s/handles.log is damaged: %zu handles are "
+			"refused, %zu are kept\n", directory,
+			counts.refused + refused, counts.live - refused);
 	}
 	TALLOC_FREE(replay);
 	TALLOC_FREE(log);

@@ -138,7 +138,7 @@ def child_of(server, tree):
 
 def gone(pid):
     for _ in range(400):
-        if not lab.is_running(pid):
+        if not lab.is_running(pid) and lab.threads(pid) < 2:
             return
         time.sleep(0.01)
     raise AssertionError('process %d does not end' % pid)

@@ -151,8 +151,8 @@ class Server:
         for pid in [self.process.pid] + pids:
             kill(pid)
         self.process.wait()
-        # One that is not quite gone may still hold the port.
-        while any(is_running(pid) for pid in pids):
+        # One that is not quite gone may still hold the port and databases.
+        while any(is_running(pid) or threads(pid) > 1 for pid in pids):
             time.sleep(0.01)
 
     def stop(self):
@@ -216,6 +216,14 @@ def is_running(pid):
             return stat.read().rsplit(')', 1)[1].split()[0] != 'Z'
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def threads(pid):
+    """How many threads a process has; the last of them holds its files."""
+    try:
+        return len(os.listdir('/proc/%d/task' % pid))
+    except FileNotFoundError:
+        return 0
 
 
 def descendants(pid):
