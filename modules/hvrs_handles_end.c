@@ -89,38 +89,27 @@ bool hvrs_fence(struct server_id owner)
 	return fence_kill(owner);
 }
 
-struct fence_search {
-	struct guid client;
-	struct server_id owner;
-	bool found;
-};
-
-static bool fence_match(struct state_handle *h, void *private_data)
-{
-	struct fence_search *search = private_data;
-
-	if (h->connected &&
-	    guid_equal(&h->record.client_guid, &search->client)) {
-		search->owner = h->owner;
-		search->found = true;
-	}
-	return !search->found;
-}
-
 /*
  * smbd hands a new connection of a client to the process that has its others,
  * and waits for an answer; a stopped one never gives it.
  */
 void hvrs_handles_client(struct smbd_smb2_request *req)
 {
-	struct fence_search search = {
-		.client = hvrs_guid(&req->xconn->smb2.client.guid),
-	};
+	struct guid client = hvrs_guid(&req->xconn->smb2.client.guid);
+	uint64_t *ids = NULL;
+	size_t count = state_handles_of_client(talloc_tos(), &client, &ids);
+	size_t i = 0;
 
-	state_handles_traverse(fence_match, &search);
-	if (search.found) {
-		hvrs_fence(search.owner);
+	for (i = 0; i < count; i++) {
+		struct state_handle *h = state_handles_fetch(talloc_tos(),
+							     ids[i]);
+
+		if (h != NULL && h->connected) {
+			hvrs_fence(h->owner);
+		}
+		TALLOC_FREE(h);
 	}
+	TALLOC_FREE(ids);
 }
 
 /* ---- the end of a handle ---------------------------------------------------------------- */
@@ -214,6 +203,8 @@ void hvrs_handle_end(struct state_handle *h)
 }
 
 struct sweep {
+	struct server_id owner;	/* who was looked for last */
+	bool lives;
 	uint64_t *ids;
 	size_t count;
 	uint64_t now;
@@ -225,7 +216,11 @@ static bool sweep_fn(struct state_handle *h, void *private_data)
 	struct sweep *sweep = private_data;
 	uint64_t *grown = NULL;
 
-	if (state_handle_state(h) == HANDLE_CONNECTED ||
+	if (h->connected && !server_id_equal(&h->owner, &sweep->owner)) {
+		sweep->owner = h->owner;
+		sweep->lives = serverid_exists(&h->owner);
+	}
+	if ((h->connected && sweep->lives) ||
 	    (h->record.waiting_since_ms != 0 &&
 	     !handle_expired(&h->record, sweep->now))) {
 		return true;

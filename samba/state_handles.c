@@ -22,6 +22,7 @@
 
 #define HEAD_SIZE 60
 #define FILE_KEY_SIZE 24
+#define CLIENT_IDS 16
 
 static struct db_context *index_db;
 static bool index_tried;
@@ -79,6 +80,14 @@ static struct key key_entry(const struct server_id *pid, uint64_t gen_id)
 	SIVAL(key.bytes, 13, pid->vnn);
 	SBVAL(key.bytes, 17, pid->unique_id);
 	SBVAL(key.bytes, 25, gen_id);
+	return key;
+}
+
+static struct key key_client(const struct guid *guid)
+{
+	struct key key = key_guid(guid);
+
+	key.bytes[0] = 'c';
 	return key;
 }
 
@@ -258,6 +267,21 @@ struct state_handle *state_handles_by_entry(TALLOC_CTX *mem_ctx,
 	return fetch_through(mem_ctx, &key);
 }
 
+size_t state_handles_of_client(TALLOC_CTX *mem_ctx, const struct guid *client,
+			       uint64_t **_ids)
+{
+	struct parse parse = { .mem_ctx = mem_ctx };
+	struct key key = key_client(client);
+
+	*_ids = NULL;
+	if (index_db == NULL) {
+		return 0;
+	}
+	dbwrap_parse_record(index_db, key_data(&key), parse_ids, &parse);
+	*_ids = parse.ids;
+	return parse.count;
+}
+
 size_t state_handles_of_file(TALLOC_CTX *mem_ctx, const struct file_id *file,
 			     uint64_t **_ids)
 {
@@ -275,7 +299,7 @@ size_t state_handles_of_file(TALLOC_CTX *mem_ctx, const struct file_id *file,
 
 /* ---- changes ------------------------------------------------------------------- */
 
-static void list_change(struct key *key, uint64_t id, bool add)
+static void list_change(struct key *key, uint64_t id, bool add, size_t most)
 {
 	struct parse parse = { .mem_ctx = talloc_tos() };
 	uint8_t *bytes = NULL;
@@ -288,7 +312,8 @@ static void list_change(struct key *key, uint64_t id, bool add)
 		TALLOC_FREE(parse.ids);
 		return;
 	}
-	for (i = 0; i < parse.count; i++) {
+	i = add && parse.count >= most ? parse.count - most + 1 : 0;
+	for (; i < parse.count; i++) {
 		if (parse.ids[i] != id) {
 			SBVAL(bytes, 8 * count, parse.ids[i]);
 			count++;
@@ -314,14 +339,17 @@ static void keys_change(const struct state_handle *h, bool add)
 	const struct handle_record *r = &h->record;
 	struct key key = key_file(r->device, r->inode, r->extra);
 
-	list_change(&key, r->id, add);
+	list_change(&key, r->id, add, SIZE_MAX);
 	if ((r->flags & HANDLE_CREATE_GUID) != 0) {
 		key = key_guid(&r->create_guid);
-		list_change(&key, r->id, add);
+		list_change(&key, r->id, add, SIZE_MAX);
 	}
+	/* The newest will do: a client has one process. */
+	key = key_client(&r->client_guid);
+	list_change(&key, r->id, add, CLIENT_IDS);
 	if (h->owner.pid != 0) {
 		key = key_entry(&h->owner, h->gen_id);
-		list_change(&key, r->id, add);
+		list_change(&key, r->id, add, SIZE_MAX);
 	}
 }
 
@@ -759,11 +787,5 @@ bool state_handles_init(void)
 	index_open(directory);
 	unbecome_root();
 	store = talloc_steal(NULL, directory);
-	return index_db != NULL;
-}
-
-bool state_handles_any(void)
-{
-	/* One key is the mark. */
 	return index_db != NULL;
 }

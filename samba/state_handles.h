@@ -26,9 +26,6 @@ struct state_handle {
  */
 bool state_handles_init(void);
 
-/* Whether there is any handle at all: cheap. */
-bool state_handles_any(void);
-
 /* NULL where there is none or it cannot be read (logged). */
 struct state_handle *state_handles_fetch(TALLOC_CTX *mem_ctx, uint64_t id);
 struct state_handle *state_handles_by_guid(TALLOC_CTX *mem_ctx,
@@ -42,6 +39,10 @@ struct state_handle *state_handles_by_entry(TALLOC_CTX *mem_ctx,
 /* Ids of the handles of a file; 0 and NULL where there is none. */
 size_t state_handles_of_file(TALLOC_CTX *mem_ctx, const struct file_id *file,
 			     uint64_t **_ids);
+
+/* Ids of some of the newest handles of a client. */
+size_t state_handles_of_client(TALLOC_CTX *mem_ctx, const struct guid *client,
+			       uint64_t **_ids);
 
 /* What it is now: one whose owner died waits. */
 enum handle_state state_handle_state(const struct state_handle *h);

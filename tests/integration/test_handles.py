@@ -239,6 +239,29 @@ class Handles(handles.Case):
             again.close()
             self.assertEqual(NAME_NOT_FOUND, client.reconnect_status(again))
 
+    def test_logoff_keeps_and_tree_disconnect_closes(self):
+        client = self.client()
+        file = client.open(self.name(), R | H | W)
+        client.tree.session.logoff()
+        client.drop()
+        client.connect()
+        file = client.reconnect(file)
+        client.tree.disconnect()
+        client.tree = smb2.Tree(client.tree.session, 'vm')
+        self.assertEqual(NAME_NOT_FOUND, client.reconnect_status(file))
+        self.assertEqual(OK, self.stranger())
+
+    def test_session_that_replaces_another(self):
+        """The old connection still stands when the client is back."""
+        client = self.client()
+        file = client.open(self.name(), R | H | W, sharing=0)
+        self.assertEqual(OK, file.lock(1, 1))
+        old = client.tree.connection
+        client.connect()
+        self.addCleanup(old.close)
+        file = client.reconnect(file)
+        self.assertEqual(OK, file.lock(1, 1, unlock=True))
+
     # ---- the time is over -------------------------------------------------------
 
     def test_time_is_over(self):
@@ -350,6 +373,21 @@ class Handles(handles.Case):
             self.fail('the share was connected')
         self.assertEqual(1, len(set(line.split('hvrs:', 1)[1] for line in
                                     self.server.lines('strict sync = no'))))
+
+
+class WithoutSync(handles.Case):
+    settings = ('hvrs:handle store sync = no',)
+
+    def test_outlives_smbd(self):
+        for way in self.WAYS:
+            client = self.client()
+            file = client.open(self.name(way), R | H | W, sharing=0)
+            self.assertEqual((60000, 2), granted(file))
+            self.assertEqual(OK, file.lock(0, 1))
+            self.lose(way, client)
+            client.connect()
+            file = client.reconnect(file)
+            self.assertEqual(OK, file.lock(0, 1, unlock=True), way)
 
 
 if __name__ == '__main__':
