@@ -101,6 +101,7 @@ struct hvrs_job {
 	const struct snapset_freeze *freeze;	/* its changes wait for */
 	bool sync;		/* make it durable before the answer */
 	bool modifies;		/* changes the content of the file */
+	bool marks_late;	/* smbd notes that after the work */
 	bool brief;		/* too short to be worth a thread */
 	int error;		/* errno of the work, 0 when it went well */
 	bool stop;		/* the client is gone: end early */
@@ -189,6 +190,8 @@ NTSTATUS hvrs_integrity_set(struct hvrs_call *call);
 NTSTATUS hvrs_integrity_set_ex(struct hvrs_call *call);
 NTSTATUS hvrs_file_regions(struct hvrs_call *call);
 NTSTATUS hvrs_resilient(struct hvrs_call *call);
+NTSTATUS hvrs_offload_read(struct hvrs_call *call);
+NTSTATUS hvrs_offload_write(struct hvrs_call *call);
 
 /* Whether smbd changes attributes because of FSCTL_SET_SPARSE. */
 bool hvrs_set_sparse_running(void);

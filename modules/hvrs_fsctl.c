@@ -20,6 +20,8 @@
 #define FSCTL_CODE_FILE_REGIONS 0x00090284
 #define FSCTL_CODE_CLONE_EX 0x000983E8
 #define FSCTL_CODE_RESILIENCY 0x001401D4
+#define FSCTL_CODE_OFFLOAD_READ 0x00094264
+#define FSCTL_CODE_OFFLOAD_WRITE 0x00098268
 
 struct fsctl_row {
 	uint32_t code;
@@ -41,6 +43,8 @@ static const struct fsctl_row rows[] = {
 	{ FSCTL_DUP_EXTENTS_TO_FILE, OPTION_BLOCK_CLONING, hvrs_clone },
 	{ FSCTL_CODE_CLONE_EX, OPTION_BLOCK_CLONING, hvrs_clone_ex },
 	{ FSCTL_CODE_RESILIENCY, OPTION_RESILIENT, hvrs_resilient },
+	{ FSCTL_CODE_OFFLOAD_READ, OPTION_OFFLOAD, hvrs_offload_read },
+	{ FSCTL_CODE_OFFLOAD_WRITE, OPTION_OFFLOAD, hvrs_offload_write },
 };
 
 static const struct fsctl_row *row_find(const struct hvrs_share *share,
@@ -106,6 +110,9 @@ static NTSTATUS call_end(struct hvrs_call *call)
 	struct hvrs_job *job = call->job;
 	NTSTATUS status = job->finish(call, job);
 
+	if (job->modifies && job->marks_late) {
+		mark_file_modified(call->fsp);
+	}
 	if (job->modifies) {
 		contend_level2_oplocks_end(call->fsp, LEVEL2_CONTEND_WRITE);
 	}
@@ -210,7 +217,9 @@ static NTSTATUS call_run(struct hvrs_call *call,
 	}
 	if (call->job->modifies) {
 		contend_level2_oplocks_begin(call->fsp, LEVEL2_CONTEND_WRITE);
-		mark_file_modified(call->fsp);
+		if (!call->job->marks_late) {
+			mark_file_modified(call->fsp);
+		}
 		call->job->freeze = call->share->freeze;
 	}
 	if (pass != NULL && (call->job->sync || !call->job->brief ||

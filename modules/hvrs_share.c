@@ -249,6 +249,8 @@ static const struct feature features[] = {
 	  "the files are not on a file system of this machine" },
 	{ OPTION_INTEGRITY, HVRS_PART_EXTENTS, can_always, NULL },
 	{ OPTION_FILE_REGIONS, HVRS_PART_FSCTL, can_always, NULL },
+	{ OPTION_OFFLOAD, HVRS_PART_EXTENTS, can_local,
+	  "the files are not on a file system of this machine" },
 	{ OPTION_SHARED_DISKS, HVRS_PART_FSCTL, can_share_disks,
 	  "its server does not work in this smbd, as said above" },
 	{ OPTION_PERSISTENT, HVRS_PART_FSCTL, can_keep,
@@ -285,6 +287,8 @@ static void resolve(struct hvrs_share *share, int snum)
 	if (share->asked[OPTION_INTEGRITY] == OPTION_AUTO) {
 		share->on[OPTION_INTEGRITY] = share->on[OPTION_BLOCK_CLONING];
 	}
+	share->on[OPTION_OFFLOAD_EXTENDS] =
+		share->asked[OPTION_OFFLOAD_EXTENDS] != OPTION_NO;
 	share->on[OPTION_ZERO_DATA_FREES] =
 		share->asked[OPTION_ZERO_DATA_FREES] == OPTION_YES ||
 		(share->asked[OPTION_ZERO_DATA_FREES] == OPTION_AUTO &&

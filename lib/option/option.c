@@ -79,6 +79,44 @@ static const struct option_row rows[OPTION_COUNT] = {
 		.feature = true, .standard = "auto",
 		.help = "FSCTL_QUERY_FILE_REGIONS",
 	},
+	[OPTION_OFFLOAD] = {
+		.name = "offload", .kind = OPTION_SWITCH, .feature = true,
+		.standard = "auto",
+		.help = "offload data transfer (ODX): FSCTL_OFFLOAD_READ and "
+			"FSCTL_OFFLOAD_WRITE",
+	},
+	[OPTION_OFFLOAD_SCOPE] = {
+		.name = "offload token scope", .kind = OPTION_WORD,
+		.standard = "user", .words = "user bearer",
+		.help = "who may use a token of this share: the user it was "
+			"given to, or whoever has it",
+	},
+	[OPTION_OFFLOAD_LIFETIME] = {
+		.name = "offload token lifetime", .kind = OPTION_NUMBER,
+		.standard = "120", .least = 1, .most = 3600,
+		.accepts = "seconds, 1 to 3600",
+		.help = "no token lives longer, whatever its client asks for",
+	},
+	[OPTION_OFFLOAD_USER_TOKENS] = {
+		.name = "offload tokens per user", .kind = OPTION_NUMBER,
+		.standard = "1024", .least = 1, .most = 65536,
+		.accepts = "1 to 65536",
+		.help = "live tokens of one user; the oldest goes for one "
+			"more",
+	},
+	[OPTION_OFFLOAD_TOKENS] = {
+		.name = "offload tokens", .kind = OPTION_NUMBER,
+		.standard = "8192", .least = 1, .most = 65536,
+		.accepts = "1 to 65536",
+		.help = "live tokens in all; the oldest goes for one more",
+	},
+	[OPTION_OFFLOAD_EXTENDS] = {
+		.name = "offload extends", .kind = OPTION_SWITCH,
+		.standard = "auto",
+		.help = "an offload write that begins at the end of a file "
+			"makes it longer; no: it is refused, as [MS-FSA] has "
+			"it",
+	},
 	[OPTION_REMOTE_VSS] = {
 		.name = "remote vss", .kind = OPTION_SWITCH, .feature = true,
 		.standard = "auto",

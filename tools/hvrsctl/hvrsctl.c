@@ -21,6 +21,8 @@ static const struct command commands[] = {
 	  command_handles },
 	{ "snapshots", "[--json]",
 	  "the shadow copy sets of remote VSS", command_snapshots },
+	{ "tokens", "[--json]",
+	  "the live tokens of offload data transfer", command_tokens },
 };
 
 static void usage(FILE *out)

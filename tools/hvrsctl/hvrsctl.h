@@ -39,5 +39,6 @@ char *hvrsctl_testparm(const char *parameter);
 int command_options(int argc, char **argv);
 int command_snapshots(int argc, char **argv);
 int command_handles(int argc, char **argv);
+int command_tokens(int argc, char **argv);
 
 #endif

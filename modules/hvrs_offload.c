@@ -1,0 +1,508 @@
+/*
+ * FSCTL_OFFLOAD_READ and FSCTL_OFFLOAD_WRITE ([MS-FSCC] 2.3.41 and 2.3.44,
+ * [MS-FSA] 2.1.5.10.18 and 2.1.5.10.19).
+ */
+#include "hvrs_offload.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "state_tokens.h"
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+#define STATUS_READ_FILE	NT_STATUS(0xC000A2A3)
+#define STATUS_WRITE_FILE	NT_STATUS(0xC000A2A4)
+#define STATUS_TOKEN		NT_STATUS(0xC0000465)
+
+/* One answer takes no longer; the client goes on where it ended. */
+#define SECONDS 4
+
+/* How often a file that changes all the time is looked at again. */
+#define SETTLE_TRIES 20
+#define SETTLE_US 1000
+
+static NTSTATUS offload_status(int error)
+{
+	switch (error) {
+	case -ENODATA:
+		return NT_STATUS_END_OF_FILE;
+	case -EKEYREJECTED:
+	case EKEYREJECTED:
+		return STATUS_TOKEN;
+	case EAGAIN:
+		return STATUS_READ_FILE;
+	}
+	return hvrs_status(error);
+}
+
+/* ---- read --------------------------------------------------------------------- */
+
+struct read_job {
+	struct hvrs_job job;
+	struct offload_read read;
+	uint64_t length;
+	bool clones;
+	bool settled;		/* the stamp tells of any change */
+	int pin;		/* the clone, made in the thread */
+	struct token_stamp stamp;	/* of the source, at that time */
+};
+
+/*
+ * The stamp of a moment from which on any change will change it.  EAGAIN for
+ * a file that does not come to rest.
+ */
+static int settle(struct read_job *read)
+{
+	int i = 0;
+
+	for (i = 0; i < SETTLE_TRIES; i++) {
+		int error = hvrs_stamp_get(read->job.fd, &read->stamp);
+
+		if (error != 0) {
+			return error;
+		}
+		if (hvrs_stamp_is_old(&read->stamp)) {
+			read->settled = true;
+			return 0;
+		}
+		usleep(SETTLE_US);
+	}
+	return EAGAIN;
+}
+
+/*
+ * A clone is a point in time by itself.  Its generation can be told from the
+ * stamps before and after where they are the same and old enough.
+ */
+static void read_work(struct hvrs_job *job)
+{
+	struct read_job *read = (struct read_job *)job;
+	struct token_stamp before = {};
+
+	if (!read->clones) {
+		job->error = settle(read);
+		return;
+	}
+	job->error = hvrs_stamp_get(job->fd, &before);
+	if (job->error == 0 && ioctl(read->pin, FICLONE, job->fd) != 0) {
+		job->error = errno;
+	}
+	if (job->error == 0) {
+		job->error = hvrs_stamp_get(job->fd, &read->stamp);
+	}
+	read->settled = job->error == 0 &&
+		token_stamp_equal(&before, &read->stamp) &&
+		hvrs_stamp_is_old(&before);
+}
+
+static const char *user_of(const struct files_struct *fsp,
+			   struct dom_sid_buf *buffer)
+{
+	return dom_sid_str_buf(
+		&fsp->conn->session_info->security_token->sids[0], buffer);
+}
+
+static NTSTATUS answer_token(struct hvrs_call *call, struct hvrs_pin *pin,
+			     const struct offload_read *read, uint64_t length)
+{
+	const struct hvrs_share *share = call->share;
+	struct dom_sid_buf sid;
+	uint64_t most = share->number[OPTION_OFFLOAD_LIFETIME] * 1000;
+	struct hvrs_token_wanted wanted = {
+		.user = user_of(call->fsp, &sid),
+		.bearer = strequal(share->text[OPTION_OFFLOAD_SCOPE],
+				   "bearer"),
+		.lifetime_ms = (uint32_t)most,
+		.offset = read->offset, .length = length,
+		.user_limit = (uint32_t)share->number[
+			OPTION_OFFLOAD_USER_TOKENS],
+		.all_limit = (uint32_t)share->number[OPTION_OFFLOAD_TOKENS],
+	};
+	uint8_t token[TOKEN_SIZE] = {};
+	int ret = 0;
+
+	if (read->lifetime_ms != 0 && read->lifetime_ms < most) {
+		wanted.lifetime_ms = read->lifetime_ms;
+	}
+	wanted.name = talloc_asprintf(call->mem_ctx, "%s: %s", share->name,
+				      fsp_str_dbg(call->fsp));
+	if (wanted.name == NULL || !hvrs_call_output(call, OFFLOAD_READ_OUT)) {
+		hvrs_pin_release(pin);
+		return NT_STATUS_NO_MEMORY;
+	}
+	ret = hvrs_pin_token(pin, call->fsp->conn->sconn->ev_ctx, &wanted,
+			     token);
+	if (ret != 0) {
+		call->out_length = 0;
+		return NT_STATUS_INSUFFICIENT_RESOURCES;
+	}
+	offload_read_encode(call->out, 0, length, token);
+	return NT_STATUS_OK;
+}
+
+static NTSTATUS read_finish(struct hvrs_call *call, struct hvrs_job *job)
+{
+	struct read_job *read = (struct read_job *)job;
+	struct hvrs_pin *pin = NULL;
+	int fd = -1;
+
+	if (job->error != 0) {
+		return offload_status(job->error);
+	}
+	if (read->clones) {
+		fd = read->pin;
+		read->pin = -1;
+		/* Given to the pin, and so no longer the job's to close. */
+		job->other_fd = -1;
+	} else {
+		fd = fcntl(job->fd, F_DUPFD_CLOEXEC, 0);
+		if (fd == -1) {
+			return NT_STATUS_INSUFFICIENT_RESOURCES;
+		}
+	}
+	pin = hvrs_pin_create(fd, read->clones, read->settled, &read->stamp);
+	if (pin == NULL) {
+		close(fd);
+		return NT_STATUS_NO_MEMORY;
+	}
+	return answer_token(call, pin, &read->read, read->length);
+}
+
+/* What is asked for reads as zeros: a token that needs nothing. */
+static NTSTATUS answer_zero(struct hvrs_call *call, uint64_t length,
+			    bool zero_beyond)
+{
+	uint8_t token[TOKEN_SIZE] = {};
+
+	if (!hvrs_call_output(call, OFFLOAD_READ_OUT)) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	token_encode_zero(token);
+	offload_read_encode(call->out,
+			    zero_beyond ? OFFLOAD_ALL_ZERO_BEYOND : 0,
+			    length, token);
+	return NT_STATUS_OK;
+}
+
+/* An unnamed file beside the source, root's own. */
+static int pin_file(struct files_struct *fsp)
+{
+	char *path = talloc_asprintf(talloc_tos(), "%s/%s",
+				     fsp->conn->connectpath,
+				     fsp->fsp_name->base_name);
+	int fd = -1;
+	int saved = 0;
+
+	if (path == NULL) {
+		errno = ENOMEM;
+		return -1;
+	}
+	*strrchr(path, '/') = '\0';
+	become_root();
+	fd = open(path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	saved = errno;
+	unbecome_root();
+	TALLOC_FREE(path);
+	errno = saved;
+	return fd;
+}
+
+static NTSTATUS read_checks(struct hvrs_call *call,
+			    const struct offload_read *read, uint64_t *_length)
+{
+	struct lock_struct lock = {};
+	uint64_t size = 0;
+	NTSTATUS status = NT_STATUS_OK;
+	int ret = 0;
+
+	if (call->fsp->fsp_flags.is_directory) {
+		return STATUS_READ_FILE;
+	}
+	status = check_any_access_fsp(call->fsp, FILE_READ_DATA);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	status = hvrs_file_size(call->fsp, &size);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	ret = offload_read_plan(read, size, _length);
+	if (ret != 0 && ret != -ENODATA) {
+		return offload_status(ret);
+	}
+	if (read->length > 0) {
+		init_strict_lock_struct(
+			call->fsp, call->fsp->op->global->open_persistent_id,
+			read->offset, read->length, READ_LOCK,
+			lp_posix_cifsu_locktype(call->fsp), &lock);
+		if (!SMB_VFS_STRICT_LOCK_CHECK(call->fsp->conn, call->fsp,
+					       &lock)) {
+			return NT_STATUS_FILE_LOCK_CONFLICT;
+		}
+	}
+	return offload_status(ret);
+}
+
+NTSTATUS hvrs_offload_read(struct hvrs_call *call)
+{
+	struct offload_read read = {};
+	struct read_job *job = NULL;
+	struct token_stamp stamp = {};
+	struct hvrs_pin *pin = NULL;
+	uint64_t length = 0;
+	off_t data = 0;
+	NTSTATUS status = NT_STATUS_OK;
+	int ret = offload_read_decode(call->in, call->in_length,
+				      call->max_out, &read);
+
+	if (ret != 0) {
+		return offload_status(ret);
+	}
+	status = read_checks(call, &read, &length);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if (length == 0) {
+		return answer_zero(call, 0, false);
+	}
+	/* A hole to begin with is a token of its own. */
+	data = lseek(fsp_get_io_fd(call->fsp), (off_t)read.offset, SEEK_DATA);
+	if (data == -1 && errno == ENXIO) {
+		return answer_zero(call, length, true);
+	}
+	if (data > (off_t)read.offset) {
+		uint64_t hole = ((uint64_t)data - read.offset) /
+				TOKEN_SECTOR * TOKEN_SECTOR;
+
+		if (hole > 0) {
+			return answer_zero(call, MIN(hole, length), false);
+		}
+	}
+	job = (struct read_job *)hvrs_job_create(call, sizeof(*job),
+						 "struct read_job");
+	if (job == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	job->pin = -1;
+	job->read = read;
+	job->length = length;
+	job->job.sync = false;
+	job->job.work = read_work;
+	job->job.finish = read_finish;
+	if (hvrs_stamp_get(job->job.fd, &stamp) == 0) {
+		pin = hvrs_pin_find(&stamp);
+	}
+	if (pin != NULL) {
+		return answer_token(call, pin, &read, length);
+	}
+	if (call->share->probe.clone) {
+		job->pin = pin_file(call->fsp);
+		job->job.other_fd = job->pin;
+		job->clones = job->pin != -1;
+	}
+	call->job = &job->job;
+	return NT_STATUS_OK;
+}
+
+/* ---- write ---------------------------------------------------------------------- */
+
+struct write_job {
+	struct hvrs_job job;
+	struct hvrs_copy copy;
+	struct token_stamp stamp;
+	uint64_t told;		/* when all is written */
+	bool zero;
+	bool frees;
+};
+
+static void write_work(struct hvrs_job *job)
+{
+	struct write_job *write = (struct write_job *)job;
+	struct hvrs_copy *copy = &write->copy;
+
+	if (write->zero) {
+		int mode = FALLOC_FL_KEEP_SIZE |
+			(write->frees ? FALLOC_FL_PUNCH_HOLE
+				      : FALLOC_FL_ZERO_RANGE);
+
+		job->error = hvrs_job_fallocate(job, mode, copy->target,
+						copy->length);
+		if (job->error == EOPNOTSUPP) {
+			job->error = hvrs_job_write_zeros(job, copy->target,
+							  copy->length);
+		}
+		copy->done = copy->length;
+	} else {
+		copy->to = job->fd;
+		copy->from = job->other_fd;
+		copy->stop = &job->stop;
+		job->error = hvrs_copy_run(copy, SECONDS);
+	}
+	if (job->error == 0 && job->sync && fdatasync(job->fd) != 0) {
+		job->error = errno;
+	}
+}
+
+static NTSTATUS write_finish(struct hvrs_call *call, struct hvrs_job *job)
+{
+	struct write_job *write = (struct write_job *)job;
+	uint64_t done = write->copy.done;
+
+	if (job->error != 0) {
+		return job->error == EAGAIN
+			? NT_STATUS_INSUFFICIENT_RESOURCES
+			: offload_status(job->error);
+	}
+	/* All of it counts the last sector whole; a part is whole sectors. */
+	if (done == write->copy.length) {
+		done = write->told;
+	} else {
+		done = done / TOKEN_SECTOR * TOKEN_SECTOR;
+	}
+	if (!hvrs_call_output(call, OFFLOAD_WRITE_OUT)) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	offload_write_encode(call->out, done);
+	return NT_STATUS_OK;
+}
+
+/* Whether a user may use a token, and what it stands for. */
+static int open_token(struct hvrs_call *call, const struct token_id *id,
+		      struct token_record *_record)
+{
+	struct dom_sid_buf sid;
+	struct timespec ts = {};
+	uint64_t now = 0;
+	int ret = state_tokens_fetch(id, _record);
+
+	if (ret != 0) {
+		return ret;
+	}
+	clock_gettime(CLOCK_REALTIME, &ts);
+	now = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+	ret = token_record_check(_record, id, user_of(call->fsp, &sid), now);
+	return ret != 0 ? ret : hvrs_token_open(_record);
+}
+
+/* Grows the file for a write that begins at its end. */
+static NTSTATUS extend(struct hvrs_call *call, uint64_t size)
+{
+	if (SMB_VFS_FTRUNCATE(call->fsp, (off_t)size) != 0) {
+		return hvrs_status(errno);
+	}
+	return NT_STATUS_OK;
+}
+
+static NTSTATUS write_checks(struct hvrs_call *call,
+			     const struct offload_write *write,
+			     uint64_t *_size)
+{
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (!CAN_WRITE(call->fsp->conn)) {
+		return NT_STATUS_MEDIA_WRITE_PROTECTED;
+	}
+	if (call->fsp->fsp_flags.is_directory) {
+		return STATUS_WRITE_FILE;
+	}
+	status = hvrs_check_write(call->fsp);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if (write->length > 0 &&
+	    hvrs_range_locked(call->fsp, write->offset, write->length)) {
+		return NT_STATUS_FILE_LOCK_CONFLICT;
+	}
+	return hvrs_file_size(call->fsp, _size);
+}
+
+NTSTATUS hvrs_offload_write(struct hvrs_call *call)
+{
+	struct offload_write write = {};
+	struct offload_write_plan plan = {};
+	struct token_record record = { .length = UINT64_MAX };
+	struct token_id id = {};
+	struct write_job *job = NULL;
+	enum token_kind kind = TOKEN_OTHER;
+	uint64_t size = 0;
+	bool extends = call->share->on[OPTION_OFFLOAD_EXTENDS];
+	NTSTATUS status = NT_STATUS_OK;
+	int source = -1;
+	int ret = offload_write_decode(call->in, call->in_length,
+				       call->max_out, &write);
+
+	if (ret != 0) {
+		return offload_status(ret);
+	}
+	status = write_checks(call, &write, &size);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	/* Where it begins is looked at before the token. */
+	ret = offload_write_plan(&write, size, UINT64_MAX, extends, &plan);
+	if (ret != 0) {
+		return offload_status(ret);
+	}
+	if (plan.told > 0) {
+		kind = token_decode(write.token, &id);
+		if (kind == TOKEN_OTHER) {
+			return STATUS_TOKEN;
+		}
+	}
+	if (kind == TOKEN_OURS) {
+		source = open_token(call, &id, &record);
+		if (source < 0) {
+			return STATUS_TOKEN;
+		}
+		ret = offload_write_plan(&write, size, record.length, extends,
+					 &plan);
+	}
+	if (ret == 0 && plan.told == 0) {
+		status = hvrs_call_output(call, OFFLOAD_WRITE_OUT)
+			? NT_STATUS_OK : NT_STATUS_NO_MEMORY;
+		if (NT_STATUS_IS_OK(status)) {
+			offload_write_encode(call->out, 0);
+		}
+	} else {
+		status = offload_status(ret);
+	}
+	if (NT_STATUS_IS_OK(status) && plan.told > 0 &&
+	    write.offset == size) {
+		status = extend(call, size + plan.length);
+	}
+	if (NT_STATUS_IS_OK(status) && plan.told > 0) {
+		job = (struct write_job *)hvrs_job_create(
+			call, sizeof(*job), "struct write_job");
+		status = job != NULL ? NT_STATUS_OK : NT_STATUS_NO_MEMORY;
+	}
+	if (!NT_STATUS_IS_OK(status) || plan.told == 0) {
+		if (source >= 0) {
+			close(source);
+		}
+		return status;
+	}
+	job->job.other_fd = source;
+	job->job.work = write_work;
+	job->job.finish = write_finish;
+	job->job.modifies = true;
+	/* What smbd notes of a change would change what the token is about. */
+	job->job.marks_late = !record.pinned;
+	job->told = plan.told;
+	job->zero = kind == TOKEN_ZERO;
+	job->frees = hvrs_zero_frees(call->share, call->fsp);
+	job->stamp = record.stamp;
+	job->copy = (struct hvrs_copy) {
+		.source = record.offset + write.from,
+		.target = write.offset, .length = plan.length,
+		.cluster = call->share->probe.cluster,
+		.frees = job->frees,
+		.stamp = record.pinned ? NULL : &job->stamp,
+	};
+	call->job = &job->job;
+	return NT_STATUS_OK;
+}

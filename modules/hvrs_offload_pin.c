@@ -1,0 +1,314 @@
+/*
+ * What tokens stand for, held open by the process that gave them: the record
+ * of a token names process and descriptor, and another process opens that
+ * through /proc, as root for this one call.  So nothing has a name on disk,
+ * and what is left by a crash is nothing.
+ */
+#include "hvrs_offload.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "state_tokens.h"
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+struct hvrs_pin {
+	struct hvrs_pin *prev, *next;
+	int fd;
+	bool pinned;
+	bool settled;
+	struct token_stamp source;	/* its generation */
+	uint32_t tokens;
+};
+
+/* A token of this process, until its time is over. */
+struct held {
+	struct held *prev, *next;
+	struct hvrs_pin *pin;
+	struct token_id id;
+	struct tevent_timer *timer;
+};
+
+static struct hvrs_pin *pins;
+static struct held *all_held;
+
+/* ---- stamps -------------------------------------------------------------------- */
+
+int hvrs_stamp_get(int fd, struct token_stamp *_stamp)
+{
+	struct stat st = {};
+
+	if (fstat(fd, &st) != 0) {
+		return errno;
+	}
+	*_stamp = (struct token_stamp) {
+		.device = st.st_dev, .inode = st.st_ino,
+		.size = (uint64_t)st.st_size,
+		.mtime_s = st.st_mtim.tv_sec,
+		.mtime_ns = (uint32_t)st.st_mtim.tv_nsec,
+		.ctime_s = st.st_ctim.tv_sec,
+		.ctime_ns = (uint32_t)st.st_ctim.tv_nsec,
+	};
+	return 0;
+}
+
+/*
+ * The kernel stamps changes with a clock that ticks every few milliseconds.
+ * Once that clock is beyond the stamp, the next change gets another one.
+ */
+bool hvrs_stamp_is_old(const struct token_stamp *stamp)
+{
+	struct timespec tick = {};
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &tick);
+	return tick.tv_sec > stamp->ctime_s ||
+	       (tick.tv_sec == stamp->ctime_s &&
+		tick.tv_nsec > (long)stamp->ctime_ns);
+}
+
+/* ---- pins ----------------------------------------------------------------------- */
+
+static void *close_thread(void *private_data)
+{
+	close((int)(intptr_t)private_data);
+	return NULL;
+}
+
+/* Giving a clone's blocks back may take long: not in smbd's own thread. */
+static void close_aside(int fd)
+{
+	pthread_attr_t attributes;
+	pthread_t thread;
+	int ret = 0;
+
+	pthread_attr_init(&attributes);
+	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	ret = pthread_create(&thread, &attributes, close_thread,
+			     (void *)(intptr_t)fd);
+	pthread_attr_destroy(&attributes);
+	if (ret != 0) {
+		close(fd);
+	}
+}
+
+void hvrs_pin_release(struct hvrs_pin *pin)
+{
+	if (pin->tokens > 0) {
+		return;
+	}
+	DLIST_REMOVE(pins, pin);
+	close_aside(pin->fd);
+	TALLOC_FREE(pin);
+}
+
+struct hvrs_pin *hvrs_pin_find(const struct token_stamp *source)
+{
+	struct hvrs_pin *pin = NULL;
+
+	for (pin = pins; pin != NULL; pin = pin->next) {
+		if (pin->settled &&
+		    token_stamp_equal(&pin->source, source)) {
+			return pin;
+		}
+	}
+	return NULL;
+}
+
+struct hvrs_pin *hvrs_pin_create(int fd, bool pinned, bool settled,
+				 const struct token_stamp *source)
+{
+	struct hvrs_pin *pin = talloc_zero(NULL, struct hvrs_pin);
+
+	if (pin == NULL) {
+		return NULL;
+	}
+	pin->fd = fd;
+	pin->pinned = pinned;
+	pin->settled = settled;
+	pin->source = *source;
+	DLIST_ADD(pins, pin);
+	return pin;
+}
+
+/* ---- processes -------------------------------------------------------------------- */
+
+/*
+ * When a process started, in clock ticks: field 22 of its stat, counted from
+ * the end of the name, which may hold anything.  0 where there is none.
+ */
+static uint64_t process_start(uint32_t process)
+{
+	char path[64] = "";
+	char text[1024] = "";
+	char *at = NULL;
+	ssize_t length = 0;
+	int fd = -1;
+	int field = 0;
+
+	snprintf(path, sizeof(path), "/proc/%u/stat", process);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd == -1) {
+		return 0;
+	}
+	length = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (length <= 0) {
+		return 0;
+	}
+	text[length] = '\0';
+	at = strrchr(text, ')');
+	for (field = 2; at != NULL && field < 22; field++) {
+		at = strchr(at + 1, ' ');
+	}
+	return at != NULL ? strtoull(at + 1, NULL, 10) : 0;
+}
+
+static uint64_t my_start(void)
+{
+	static uint64_t start;
+	static pid_t process;
+
+	if (process != getpid()) {
+		process = getpid();
+		start = process_start((uint32_t)process);
+	}
+	return start;
+}
+
+int hvrs_token_open(const struct token_record *record)
+{
+	struct token_stamp stamp = {};
+	char path[64] = "";
+	uint64_t before = process_start(record->process);
+	int fd = -1;
+	int saved = 0;
+
+	if (before == 0 || before != record->started) {
+		return -EKEYREJECTED;
+	}
+	snprintf(path, sizeof(path), "/proc/%u/fd/%u", record->process,
+		 record->descriptor);
+	become_root();
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	saved = errno;
+	unbecome_root();
+	if (fd == -1) {
+		DBG_INFO("hvrs: a token's file cannot be opened: %s\n",
+			 strerror(saved));
+		return -EKEYREJECTED;
+	}
+	/* The number may have come to name another file, by mistake only. */
+	if (hvrs_stamp_get(fd, &stamp) != 0 ||
+	    stamp.device != record->stamp.device ||
+	    stamp.inode != record->stamp.inode ||
+	    (!record->pinned &&
+	     !token_stamp_equal(&stamp, &record->stamp))) {
+		close(fd);
+		return -EKEYREJECTED;
+	}
+	return fd;
+}
+
+/* ---- tokens ------------------------------------------------------------------------- */
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts = {};
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static int held_destructor(struct held *held)
+{
+	DLIST_REMOVE(all_held, held);
+	state_tokens_delete(&held->id);
+	held->pin->tokens--;
+	hvrs_pin_release(held->pin);
+	return 0;
+}
+
+static void held_expires(struct tevent_context *ev, struct tevent_timer *te,
+			 struct timeval now, void *private_data)
+{
+	struct held *held = private_data;
+
+	(void)ev;
+	(void)te;
+	(void)now;
+	TALLOC_FREE(held);
+}
+
+/* Whether the limits of all tokens took one of ours away. */
+static void drop_forgotten(void)
+{
+	struct held *held = NULL;
+	struct held *next = NULL;
+	struct token_record record = {};
+
+	for (held = all_held; held != NULL; held = next) {
+		next = held->next;
+		if (state_tokens_fetch(&held->id, &record) != 0) {
+			TALLOC_FREE(held);
+		}
+	}
+}
+
+int hvrs_pin_token(struct hvrs_pin *pin, struct tevent_context *ev,
+		   const struct hvrs_token_wanted *wanted,
+		   uint8_t token[TOKEN_SIZE])
+{
+	const struct state_tokens_limits limits = {
+		.user = wanted->user_limit, .all = wanted->all_limit,
+	};
+	struct token_record record = {
+		.bearer = wanted->bearer, .pinned = pin->pinned,
+		.created_ms = now_ms(), .offset = wanted->offset,
+		.length = wanted->length, .process = (uint32_t)getpid(),
+		.started = my_start(), .descriptor = (uint32_t)pin->fd,
+	};
+	struct held *held = talloc_zero(NULL, struct held);
+	int ret = -ENOMEM;
+
+	if (held != NULL) {
+		ret = token_new(&record.id);
+	}
+	if (ret == 0 && hvrs_stamp_get(pin->fd, &record.stamp) != 0) {
+		ret = -EIO;
+	}
+	if (ret == 0) {
+		record.expires_ms = record.created_ms + wanted->lifetime_ms;
+		strlcpy(record.user, wanted->user, sizeof(record.user));
+		strlcpy(record.name, wanted->name, sizeof(record.name));
+		if (!pin->pinned) {
+			record.stamp = pin->source;
+		}
+		ret = state_tokens_store(&record, &limits,
+					 record.created_ms);
+	}
+	if (ret != 0) {
+		talloc_free(held);
+		hvrs_pin_release(pin);
+		return ret;
+	}
+	pin->tokens++;
+	held->pin = pin;
+	held->id = record.id;
+	DLIST_ADD(all_held, held);
+	talloc_set_destructor(held, held_destructor);
+	held->timer = tevent_add_timer(
+		ev, held, timeval_current_ofs_msec(wanted->lifetime_ms),
+		held_expires, held);
+	if (held->timer == NULL) {
+		TALLOC_FREE(held);
+		return -ENOMEM;
+	}
+	token_encode(&record.id, token);
+	drop_forgotten();
+	return 0;
+}

@@ -1,0 +1,185 @@
+/* The database of offload tokens. */
+#include "state_tokens.h"
+
+#include "dbwrap/dbwrap.h"
+#include "dbwrap/dbwrap_open.h"
+#include "util_tdb.h"
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+#define NAME "hvrs_tokens.tdb"
+
+/* Expired records that one look at the table removes. */
+#define MANY 64
+
+/* One of this process, opened by the first that needs it. */
+static struct db_context *database(void)
+{
+	static struct db_context *db;
+	char *path = NULL;
+
+	if (db != NULL) {
+		return db;
+	}
+	path = lock_path(talloc_tos(), NAME);
+	if (path == NULL) {
+		return NULL;
+	}
+	become_root();
+	db = db_open(NULL, path, 0,
+		     TDB_CLEAR_IF_FIRST | TDB_INCOMPATIBLE_HASH,
+		     O_RDWR | O_CREAT, 0600, DBWRAP_LOCK_ORDER_2,
+		     DBWRAP_FLAG_NONE);
+	unbecome_root();
+	if (db == NULL) {
+		DBG_ERR("hvrs: the database %s cannot be opened: %s. Offload "
+			"data transfer does not work until it can\n", path,
+			strerror(errno));
+	}
+	TALLOC_FREE(path);
+	return db;
+}
+
+static TDB_DATA key_of(const struct token_id *id)
+{
+	return make_tdb_data(id->index, sizeof(id->index));
+}
+
+struct count {
+	const char *user;
+	uint64_t now;
+	uint32_t users;
+	uint32_t all;
+	uint64_t oldest_user_ms;
+	uint64_t oldest_ms;
+	struct token_id oldest_user;
+	struct token_id oldest;
+	struct token_id expired[MANY];
+	size_t expired_count;
+};
+
+static int count_one(struct db_record *rec, void *private_data)
+{
+	struct count *count = private_data;
+	TDB_DATA value = dbwrap_record_get_value(rec);
+	TDB_DATA key = dbwrap_record_get_key(rec);
+	struct token_record record = {};
+
+	/* What is damaged or of another version goes like the expired. */
+	if (token_record_decode(value.dptr, value.dsize, &record) != 0 ||
+	    record.expires_ms <= count->now) {
+		if (key.dsize == TOKEN_INDEX_SIZE &&
+		    count->expired_count < MANY) {
+			memcpy(count->expired[count->expired_count++].index,
+			       key.dptr, key.dsize);
+		}
+		return 0;
+	}
+	count->all++;
+	if (record.created_ms < count->oldest_ms) {
+		count->oldest_ms = record.created_ms;
+		count->oldest = record.id;
+	}
+	if (strcmp(record.user, count->user) == 0) {
+		count->users++;
+		if (record.created_ms < count->oldest_user_ms) {
+			count->oldest_user_ms = record.created_ms;
+			count->oldest_user = record.id;
+		}
+	}
+	return 0;
+}
+
+/* Makes room for one more; false where the database cannot be read. */
+static bool make_room(struct db_context *db, const char *user,
+		      const struct state_tokens_limits *limits, uint64_t now)
+{
+	struct count count = {};
+	int tries = 0;
+
+	for (tries = 0; tries < 1000; tries++) {
+		NTSTATUS status = NT_STATUS_OK;
+		size_t i = 0;
+
+		count = (struct count) {
+			.user = user, .now = now,
+			.oldest_ms = UINT64_MAX,
+			.oldest_user_ms = UINT64_MAX,
+		};
+		status = dbwrap_traverse_read(db, count_one, &count, NULL);
+		if (!NT_STATUS_IS_OK(status)) {
+			return false;
+		}
+		for (i = 0; i < count.expired_count; i++) {
+			dbwrap_delete(db, key_of(&count.expired[i]));
+		}
+		if (count.expired_count == MANY) {
+			continue;
+		}
+		if (count.users >= limits->user) {
+			dbwrap_delete(db, key_of(&count.oldest_user));
+		} else if (count.all >= limits->all) {
+			dbwrap_delete(db, key_of(&count.oldest));
+		} else {
+			return true;
+		}
+	}
+	return true;
+}
+
+int state_tokens_store(const struct token_record *record,
+		       const struct state_tokens_limits *limits,
+		       uint64_t now_ms)
+{
+	struct db_context *db = database();
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+	NTSTATUS status = NT_STATUS_OK;
+	int ret = 0;
+
+	if (db == NULL) {
+		return -EIO;
+	}
+	if (!make_room(db, record->user, limits, now_ms)) {
+		return -EIO;
+	}
+	ret = token_record_encode(talloc_tos(), record, &bytes, &length);
+	if (ret != 0) {
+		return ret;
+	}
+	status = dbwrap_store(db, key_of(&record->id),
+			      make_tdb_data(bytes, length), TDB_INSERT);
+	TALLOC_FREE(bytes);
+	if (!NT_STATUS_IS_OK(status)) {
+		DBG_ERR("hvrs: a token cannot be stored in %s: %s\n", NAME,
+			nt_errstr(status));
+		return -EIO;
+	}
+	return 0;
+}
+
+int state_tokens_fetch(const struct token_id *id, struct token_record *_record)
+{
+	struct db_context *db = database();
+	TDB_DATA value = {};
+	int ret = 0;
+
+	if (db == NULL ||
+	    !NT_STATUS_IS_OK(dbwrap_fetch(db, talloc_tos(), key_of(id),
+					  &value))) {
+		return -EKEYREJECTED;
+	}
+	ret = token_record_decode(value.dptr, value.dsize, _record);
+	TALLOC_FREE(value.dptr);
+	return ret == 0 ? 0 : -EKEYREJECTED;
+}
+
+void state_tokens_delete(const struct token_id *id)
+{
+	struct db_context *db = database();
+
+	if (db != NULL) {
+		dbwrap_delete(db, key_of(id));
+	}
+}

@@ -1,0 +1,607 @@
+"""Offload data transfer: every rule of [MS-FSA] 2.1.5.10.18 and 2.1.5.10.19,
+and what a token is worth: a point in time, to its user, for its time."""
+
+import glob
+import os
+import random
+import subprocess
+import threading
+import time
+import unittest
+
+import fsctl
+import lab
+import odx
+import smb2
+from fsctl import TOP
+from lab import KIB, MIB
+from odx import (INVALID_TOKEN, OFFLOAD_READ, OFFLOAD_WRITE, ZERO, read,
+                 write)
+from smb2 import (ACCESS_DENIED, BUFFER_TOO_SMALL, END_OF_FILE, FILE_CLOSED,
+                  FILE_LOCK_CONFLICT, INVALID_PARAMETER,
+                  MEDIA_WRITE_PROTECTED, OK)
+
+SIZE = len(fsctl.Case.DATA)
+SECTORS = (SIZE + 511) // 512 * 512
+
+REFUSED_READ = [
+    ('nothing_sent', 'rw', b'', BUFFER_TOO_SMALL),
+    ('one_byte_short', 'rw', read(0, 4096)[:31], BUFFER_TOO_SMALL),
+    ('wrong_size', 'rw', read(0, 4096, size=31), INVALID_PARAMETER),
+    ('offset_within_a_sector', 'rw', read(1, 4096), INVALID_PARAMETER),
+    ('length_within_a_sector', 'rw', read(0, 4097), INVALID_PARAMETER),
+    ('offset_negative', 'rw', read(-512, 512), INVALID_PARAMETER),
+    ('wrapping', 'rw', read(2**63 - 512, 1024), INVALID_PARAMETER),
+    ('directory', 'directory', read(0, 4096), odx.READ_FILE_NOT_SUPPORTED),
+    ('open_for_attributes', 'attributes', read(0, 4096), ACCESS_DENIED),
+    ('open_for_appending', 'append', read(0, 4096), ACCESS_DENIED),
+    ('at_the_end', 'rw', read(SECTORS, 512), END_OF_FILE),
+    ('far_beyond_the_end', 'rw', read(1 << 50, 512), END_OF_FILE),
+    ('lock_of_another_open', 'locked', read(0, 8192), FILE_LOCK_CONFLICT),
+    ('closed_handle', 'closed', read(0, 4096), FILE_CLOSED),
+    ('handle_of_another_session', 'stranger', read(0, 4096), FILE_CLOSED),
+]
+
+REFUSED_WRITE = [
+    ('nothing_sent', 'rw', b'', BUFFER_TOO_SMALL),
+    ('one_byte_short', 'rw', write(0, 4096, ZERO)[:543], BUFFER_TOO_SMALL),
+    ('wrong_size', 'rw', write(0, 4096, ZERO, size=543), INVALID_PARAMETER),
+    ('offset_within_a_sector', 'rw', write(1, 4096, ZERO),
+     INVALID_PARAMETER),
+    ('length_within_a_sector', 'rw', write(0, 4097, ZERO),
+     INVALID_PARAMETER),
+    ('token_offset_within_a_sector', 'rw', write(0, 4096, ZERO, start=1),
+     INVALID_PARAMETER),
+    ('offset_negative', 'rw', write(-512, 512, ZERO), INVALID_PARAMETER),
+    ('wrapping', 'rw', write(2**63 - 512, 1024, ZERO), INVALID_PARAMETER),
+    ('token_offset_wrapping', 'rw', write(0, 1024, ZERO, start=2**63 - 512),
+     INVALID_PARAMETER),
+    ('directory', 'directory', write(0, 4096, ZERO),
+     odx.WRITE_FILE_NOT_SUPPORTED),
+    ('read_only_share', 'readonly', write(0, 4096, ZERO),
+     MEDIA_WRITE_PROTECTED),
+    ('open_for_reading', 'read', write(0, 4096, ZERO), ACCESS_DENIED),
+    ('open_for_attributes', 'attributes', write(0, 4096, ZERO),
+     ACCESS_DENIED),
+    ('lock_of_another_open', 'locked', write(0, 8192, ZERO),
+     FILE_LOCK_CONFLICT),
+    ('beyond_the_end', 'rw', write(SECTORS + 512, 512, ZERO), END_OF_FILE),
+    ('unknown_token', 'rw', write(0, 4096, b'HVRS' + bytes(508)),
+     INVALID_TOKEN),
+    ('token_of_zeros', 'rw', write(0, 4096, bytes(512)), INVALID_TOKEN),
+    ('reserved_token', 'rw', write(0, 4096, b'\xff\xff\x00\x02' + bytes(508)),
+     INVALID_TOKEN),
+    ('closed_handle', 'closed', write(0, 4096, ZERO), FILE_CLOSED),
+]
+
+
+@lab.on_shares(*fsctl.ON_DISK)
+@fsctl.refused(REFUSED_READ)
+class Read(fsctl.Case):
+    code = OFFLOAD_READ
+    max_out = 528
+
+    def test_no_room_for_the_answer(self):
+        self.make(data=self.DATA)
+        self.expect_fsctl(BUFFER_TOO_SMALL, self.open(), OFFLOAD_READ,
+                          read(0, 4096), 527)
+
+    def test_nothing_asked_for(self):
+        self.make(data=self.DATA)
+        self.assertEqual((0, 0, ZERO), odx.get(self.open(), 0, 0))
+
+    def test_clipped_to_the_last_sector(self):
+        self.make(data=self.DATA)
+        file = self.open()
+        self.assertEqual(SECTORS, odx.get(file, 0, 1 << 40)[0])
+        self.assertEqual(512, odx.get(file, SECTORS - 512, 1 << 20)[0])
+
+    def test_file_smaller_than_a_sector(self):
+        self.make(data=b'x' * 511)
+        self.expect_fsctl(INVALID_PARAMETER, self.open(), OFFLOAD_READ,
+                          read(0, 512), 528)
+
+    def test_holes_are_zero_tokens(self):
+        self.make(size=MIB)
+        with open(self.path('disk.vhdx'), 'r+b') as out:
+            out.seek(256 * KIB)
+            out.write(b'x' * 4096)
+        file = self.open()
+        moved, flags, token = odx.get(file, 0, MIB)
+        self.assertEqual((256 * KIB, 0, ZERO), (moved, flags, token))
+        moved, flags, token = odx.get(file, 512 * KIB, MIB)
+        self.assertEqual((512 * KIB, 1, ZERO), (moved, flags, token))
+
+
+@lab.on_shares(*fsctl.ON_DISK)
+@fsctl.refused(REFUSED_WRITE)
+class Write(fsctl.Case):
+    code = OFFLOAD_WRITE
+    max_out = 16
+
+    def test_no_room_for_the_answer(self):
+        self.make(data=self.DATA)
+        self.expect_fsctl(BUFFER_TOO_SMALL, self.open(), OFFLOAD_WRITE,
+                          write(0, 4096, ZERO), 15)
+
+    def test_nothing_asked_for(self):
+        path = self.make(data=self.DATA)
+        self.assertEqual(0, odx.put_once(self.open(), 0, 0, bytes(512)))
+        self.assert_bytes(self.DATA, lab.content(path))
+
+
+@lab.on_shares(*fsctl.ON_DISK)
+class Content(lab.Case):
+    shares = dict(fsctl.SHARES, plainly=(lab.DIRECTORIES['vm'], []))
+
+    def settle(self):
+        """What a file system without clones needs to tell changes apart."""
+        time.sleep(0.02)
+
+    def pair(self, data, size=None):
+        self.make('from.vhdx', data)
+        self.make('to.vhdx', lab.pattern(size or len(data), 99))
+        return self.open('from.vhdx'), self.open('to.vhdx')
+
+    def test_a_whole_file(self):
+        for length in (512, 4096, 64 * KIB, 5 * MIB, 5 * MIB + 12345):
+            data = lab.pattern(length, 1)
+            source, target = self.pair(data)
+            odx.copy(source, target, 0, 0, (length + 511) // 512 * 512)
+            self.assert_bytes(data, lab.content(self.path('to.vhdx')))
+            source.close()
+            target.close()
+
+    def test_parts_at_any_sector(self):
+        data = lab.pattern(3 * MIB, 1)
+        source, target = self.pair(data)
+        wanted = bytearray(lab.content(self.path('to.vhdx')))
+        for offset, to, length in (
+                (0, 4096, 4096), (512, 8192, 1536), (65536, 131072, MIB),
+                (1024, 2048, 3 * 512), (MIB + 512, 512, 700 * 512)):
+            odx.copy(source, target, offset, to, length)
+            wanted[to:to + length] = data[offset:offset + length]
+            self.assert_bytes(bytes(wanted), target.read(0, 3 * MIB))
+
+    def test_offset_into_the_token(self):
+        data = lab.pattern(MIB, 1)
+        source, target = self.pair(data)
+        moved, _, token = odx.get(source, 64 * KIB, 256 * KIB)
+        self.assertEqual(256 * KIB, moved)
+        odx.put(target, 0, 128 * KIB, token, 96 * KIB)
+        self.assert_bytes(data[160 * KIB:288 * KIB],
+                          target.read(0, 128 * KIB))
+        # More than the token has is clipped; from its end there is nothing.
+        self.assertEqual(4096, odx.put_once(target, 0, 8192, token,
+                                            252 * KIB))
+        with self.assertRaises(smb2.StatusError) as caught:
+            odx.put_once(target, 0, 4096, token, 256 * KIB)
+        self.expect(INVALID_TOKEN, caught.exception.status)
+
+    def changed(self, change, dies):
+        """A token given before a change of the source is of before, or it
+        is refused; never of after."""
+        old = lab.pattern(MIB, 1)
+        source, target = self.pair(old)
+        before = lab.content(self.path('to.vhdx'))
+        _, _, token = odx.get(source, 0, MIB)
+        change(source)
+        if dies:
+            with self.assertRaises(smb2.StatusError) as caught:
+                odx.put(target, 0, MIB, token)
+            self.expect(INVALID_TOKEN, caught.exception.status)
+            self.assert_bytes(before, target.read(0, MIB))
+        else:
+            odx.put(target, 0, MIB, token)
+            self.assert_bytes(old, target.read(0, MIB))
+        source.close()
+        target.close()
+
+    def test_source_changes(self):
+        dies = self.share == 'vmext4'
+        new = lab.pattern(4096, 7)
+
+        def behind_the_server(source):
+            lab.put(self.path('from.vhdx'), 8192, new)
+
+        def by_a_mapping(source):
+            import mmap
+            with open(self.path('from.vhdx'), 'r+b') as file:
+                with mmap.mmap(file.fileno(), 0) as view:
+                    view[5000] = view[5000] ^ 1
+                    view.flush()
+
+        for change in (lambda source: source.write(8192, new),
+                       lambda source: source.set_size(512),
+                       lambda source: source.fsctl(
+                           fsctl.SET_ZERO_DATA, fsctl.zero(0, 65536)),
+                       behind_the_server, by_a_mapping,
+                       lambda source: lab.put(self.path('from.vhdx'), 0,
+                                              b'x')):
+            self.changed(change, dies)
+
+    def test_changed_at_once(self):
+        """The change comes in the same tick of the clock as the token."""
+        for _ in range(50):
+            self.changed(lambda source: source.write(0, b'y' * 512),
+                         self.share == 'vmext4')
+
+    def test_a_second_token_of_another_generation(self):
+        old, new = lab.pattern(256 * KIB, 1), lab.pattern(256 * KIB, 2)
+        source, target = self.pair(old)
+        for data in (old, new, old, new):
+            source.write(0, data)
+            _, _, token = odx.get(source, 0, len(data))
+            odx.put(target, 0, len(data), token)
+            self.assert_bytes(data, target.read(0, len(data)))
+
+    def test_from_another_connection_and_share(self):
+        data = lab.pattern(MIB, 1)
+        source, _ = self.pair(data)
+        _, _, token = odx.get(source, 0, MIB)
+        source.close()
+        other = self.connect()
+        target = other.create('t/to.vhdx')
+        odx.put(target, 0, MIB, token)
+        self.assert_bytes(data, target.read(0, MIB))
+        target.close()
+
+    def test_between_file_systems(self):
+        data = lab.pattern(3 * MIB, 1)
+        source, _ = self.pair(data)
+        for share in fsctl.ON_DISK:
+            if share == self.share:
+                continue
+            path = lab.DIRECTORIES[share] + '/odx-other.vhdx'
+            self.addCleanup(lambda path=path: os.path.exists(path) and
+                            os.unlink(path))
+            target = self.connect(share).create('odx-other.vhdx')
+            target.set_size(3 * MIB)
+            odx.copy(source, target, 0, 0, 3 * MIB)
+            self.assert_bytes(data, target.read(0, 3 * MIB))
+            target.close()
+
+    def test_dies_with_the_connection_that_gave_it(self):
+        data = lab.pattern(MIB, 1)
+        _, target = self.pair(data)
+        tree = self.connect()
+        _, _, token = odx.get(tree.create('t/from.vhdx'), 0, MIB)
+        tree.connection.close()
+        for _ in range(100):
+            status, _ = target.fsctl(OFFLOAD_WRITE, write(0, MIB, token), 16)
+            if status != OK:
+                break
+            time.sleep(0.05)
+        self.expect(INVALID_TOKEN, status)
+
+    def test_holes_stay_holes(self):
+        self.make('from.vhdx', size=64 * MIB)
+        for at in (0, 10 * MIB, 63 * MIB):
+            lab.put(self.path('from.vhdx'), at, lab.pattern(65536, at + 1))
+        self.make('to.vhdx', lab.pattern(64 * MIB, 5))
+        source, target = self.open('from.vhdx'), self.open('to.vhdx')
+        odx.copy(source, target, 0, 0, 64 * MIB)
+        target.flush()
+        self.assert_bytes(lab.content(self.path('from.vhdx')),
+                          lab.content(self.path('to.vhdx')))
+        lab.settle(self.path('to.vhdx'))
+        self.assertLess(lab.blocks(self.path('to.vhdx')), MIB)
+
+    def test_blocks_are_shared(self):
+        data = lab.pattern(4 * MIB, 1)
+        source, target = self.pair(data)
+        odx.copy(source, target, 0, 0, 4 * MIB)
+        target.flush()
+        lab.settle(self.path('to.vhdx'))
+        shared = lab.shared(self.path('to.vhdx'), 0, 4 * MIB)
+        self.assertEqual(0 if self.share == 'vmext4' else 4 * MIB, shared)
+
+    def test_the_zero_token(self):
+        self.make('to.vhdx', lab.pattern(4 * MIB, 1))
+        target = self.open('to.vhdx')
+        odx.put(target, MIB + 512, 2 * MIB, ZERO)
+        wanted = bytearray(lab.pattern(4 * MIB, 1))
+        wanted[MIB + 512:3 * MIB + 512] = bytes(2 * MIB)
+        self.assert_bytes(bytes(wanted), target.read(0, 4 * MIB))
+        self.assertEqual(4 * MIB, os.path.getsize(self.path('to.vhdx')))
+
+    def test_onto_itself(self):
+        data = lab.pattern(4 * MIB, 1)
+        for offset, to in ((0, 2 * MIB), (0, 512 * KIB), (512 * KIB, 0)):
+            path = self.make('self.vhdx', data)
+            file = self.open('self.vhdx')
+            _, _, token = odx.get(file, offset, MIB)
+            done = odx.put_once(file, to, MIB, token)
+            wanted = bytearray(data)
+            wanted[to:to + done] = data[offset:offset + done]
+            self.assertEqual(MIB, done)
+            self.assert_bytes(bytes(wanted), lab.content(path))
+            file.close()
+
+    def test_the_last_incomplete_sector(self):
+        data = lab.pattern(10000, 1)
+        source, target = self.pair(data, size=9000)
+        moved, _, token = odx.get(source, 0, 1 << 20)
+        self.assertEqual(10240, moved)
+        # The target ends at 9000: its last sector counts whole.
+        self.assertEqual(9216, odx.put_once(target, 0, 10240, token))
+        self.assert_bytes(data[:9000], target.read(0, 20000))
+        self.assertEqual(9000, os.path.getsize(self.path('to.vhdx')))
+
+    def test_a_target_that_grows(self):
+        data = lab.pattern(100 * KIB, 1)
+        source, _ = self.pair(data)
+        target = self.open('new.vhdx')
+        _, _, token = odx.get(source, 0, 100 * KIB)
+        odx.put(target, 0, 100 * KIB, token)
+        self.assert_bytes(data, target.read(0, MIB))
+
+    def test_a_forged_or_altered_token(self):
+        data = lab.pattern(64 * KIB, 1)
+        source, target = self.pair(data)
+        before = lab.content(self.path('to.vhdx'))
+        _, _, token = odx.get(source, 0, 64 * KIB)
+        for at in list(range(0, 64)) + [100, 300, 511]:
+            altered = bytearray(token)
+            altered[at] ^= 1
+            status, _ = target.fsctl(OFFLOAD_WRITE,
+                                     write(0, 4096, bytes(altered)), 16)
+            self.expect(INVALID_TOKEN, status)
+        self.assert_bytes(before, target.read(0, len(before)))
+
+    def test_time_to_live(self):
+        data = lab.pattern(64 * KIB, 1)
+        source, target = self.pair(data)
+        _, _, token = odx.get(source, 0, 64 * KIB, lifetime=300)
+        odx.put(target, 0, 64 * KIB, token)
+        time.sleep(0.4)
+        status, _ = target.fsctl(OFFLOAD_WRITE, write(0, 4096, token), 16)
+        self.expect(INVALID_TOKEN, status)
+
+    def test_copychunk_goes_on_beside_it(self):
+        data = lab.pattern(64 * KIB, 1)
+        source, target = self.pair(data)
+        status, key = source.fsctl(0x00140078, b'', 32)
+        self.expect(OK, status)
+        import struct
+        chunk = key[:24] + struct.pack('<II', 1, 0) + struct.pack(
+            '<QQII', 0, 0, 64 * KIB, 0)
+        status, _ = target.fsctl(0x001480F2, chunk, 12)
+        self.expect(OK, status)
+        self.assert_bytes(data, target.read(0, 64 * KIB))
+
+
+class Users(lab.Case):
+    shares = dict(fsctl.SHARES, bearer=(lab.DIRECTORIES['vm'],
+                                        ['vfs objects = hvrs',
+                                         'hvrs:offload token scope = bearer']),
+                  strict=(lab.DIRECTORIES['vm'],
+                          ['vfs objects = hvrs', 'hvrs:offload extends = no']),
+                  few=(lab.DIRECTORIES['vm'],
+                       ['vfs objects = hvrs',
+                        'hvrs:offload tokens per user = 3']),
+                  off=(lab.DIRECTORIES['vm'],
+                       ['vfs objects = hvrs', 'hvrs:offload = no']))
+
+    def token(self, share='vm', user='hvrs'):
+        self.make('from.vhdx', lab.pattern(64 * KIB, 1))
+        self.source = self.open('from.vhdx', tree=self.connect(share, user))
+        return odx.get(self.source, 0, 64 * KIB)[2]
+
+    def put_as(self, user, token):
+        self.make('to.vhdx', bytes(64 * KIB))
+        os.chmod(self.path('to.vhdx'), 0o666)
+        target = self.open('to.vhdx', tree=self.connect('vm', user))
+        return target.fsctl(OFFLOAD_WRITE, write(0, 4096, token), 16)[0]
+
+    def test_a_token_is_its_users(self):
+        token = self.token()
+        self.expect(INVALID_TOKEN, self.put_as('hvrsadmin', token))
+        self.expect(OK, self.put_as('hvrs', token))
+
+    def test_a_bearer_token_is_anybodys(self):
+        token = self.token('bearer')
+        self.expect(OK, self.put_as('hvrsadmin', token))
+
+    def test_the_oldest_goes_for_one_more(self):
+        self.make('from.vhdx', lab.pattern(64 * KIB, 1))
+        source = self.open('from.vhdx', tree=self.connect('few'))
+        tokens = []
+        for _ in range(5):
+            tokens.append(odx.get(source, 0, 64 * KIB)[2])
+            time.sleep(0.005)
+        self.assertEqual(
+            [INVALID_TOKEN, INVALID_TOKEN, OK, OK, OK],
+            [self.put_as('hvrs', token) for token in tokens])
+
+    def test_strictly_nothing_grows(self):
+        token = self.token('strict')
+        target = self.open('empty.vhdx', tree=self.connect('strict'))
+        self.expect_fsctl(END_OF_FILE, target, OFFLOAD_WRITE,
+                          write(0, 4096, token), 16)
+
+    def test_off_is_as_if_it_were_not_there(self):
+        self.make('from.vhdx', lab.pattern(64 * KIB, 1))
+        file = self.open('from.vhdx', tree=self.connect('off'))
+        self.expect_fsctl(smb2.INVALID_DEVICE_REQUEST, file, OFFLOAD_READ,
+                          read(0, 4096), 528)
+        self.expect_fsctl(smb2.INVALID_DEVICE_REQUEST, file, OFFLOAD_WRITE,
+                          write(0, 4096, ZERO), 16)
+
+    def test_hvrsctl_lists_them(self):
+        self.token()
+        out = lab.run('env', 'SMB_CONF_PATH=' + self.server.config,
+                      'hvrsctl', 'tokens', '--json')
+        self.assertIn('t/from.vhdx', out)
+        out = lab.run('env', 'SMB_CONF_PATH=' + self.server.config,
+                      'hvrsctl', 'tokens')
+        self.assertIn('64 KiB', out)
+
+
+class Model(lab.Case):
+    """Random operations against a model of files and tokens."""
+
+    operations = int(os.environ.get('HVRS_LONG') or 0) * 20000 or 2500
+    SIZE = 256 * KIB
+
+    def run_on(self, share, seed):
+        random.seed(seed)
+        directory = lab.DIRECTORIES[share] + '/odx-model'
+        lab.run('rm', '-rf', directory)
+        os.mkdir(directory)
+        lab.run('chown', 'hvrs:hvrs', directory)
+        self.addCleanup(lab.run, 'rm', '-rf', directory)
+        trees = [self.connect(share) for _ in range(2)]
+        files, model = [], []
+        for i in range(3):
+            files.append(trees[i % 2].create('odx-model/f%d' % i))
+            model.append(bytearray(lab.pattern(self.SIZE, i)))
+            files[i].write(0, bytes(model[i]))
+        tokens = []
+        for step in range(self.operations):
+            self.step(share, files, model, tokens)
+            if step % 500 == 499:
+                for file, wanted in zip(files, model):
+                    self.assert_bytes(bytes(wanted),
+                                      file.read(0, 2 * self.SIZE),
+                                      'step %d, seed %d' % (step, seed))
+        for i, wanted in enumerate(model):
+            self.assert_bytes(bytes(wanted),
+                              lab.content('%s/f%d' % (directory, i)))
+
+    def part(self, data, unit=512):
+        size = max(len(data), unit)
+        offset = random.randrange(size // unit) * unit
+        length = min(random.choice((1, 7, 8, 64, 200)) * unit,
+                     size - offset)
+        return offset, length
+
+    def step(self, share, files, model, tokens):
+        i, j = random.randrange(3), random.randrange(3)
+        what = random.random()
+        if what < 0.30:
+            offset, length = self.part(model[i])
+            data = random.randbytes(length)
+            files[i].write(offset, data)
+            end = offset + length
+            if end > len(model[i]):
+                model[i] += bytes(end - len(model[i]))
+            model[i][offset:end] = data
+        elif what < 0.36:
+            size = random.randrange(1024, self.SIZE * 3 // 2)
+            files[i].set_size(size)
+            model[i] = model[i][:size] + bytes(max(0, size - len(model[i])))
+        elif what < 0.42:
+            offset, length = self.part(model[i])
+            end = min(offset + length, len(model[i]))
+            files[i].fsctl(fsctl.SET_ZERO_DATA,
+                           fsctl.zero(offset, offset + length))
+            model[i][offset:end] = bytes(end - offset)
+        elif what < 0.70 or not tokens:
+            offset, length = self.part(model[i])
+            length = (length + 511) // 512 * 512
+            moved, _, token = odx.get(files[i], offset, length)
+            self.assertLessEqual(moved, length)
+            data = bytes(model[i][offset:offset + moved])
+            tokens.append((token, moved, data + bytes(moved - len(data))))
+            del tokens[:-20]
+        else:
+            token, moved, data = random.choice(tokens)
+            start = random.randrange(moved // 512) * 512
+            length = moved - start
+            size = len(model[j])
+            offset = random.randrange(size // 512) * 512
+            status, out = files[j].fsctl(
+                OFFLOAD_WRITE, write(offset, length, token, start), 16)
+            if status == INVALID_TOKEN and share == 'vmext4':
+                return
+            self.expect(OK, status)
+            done = int.from_bytes(out[8:], 'little')
+            real = min(done, size - offset)
+            self.assertGreater(done, 0)
+            model[j][offset:offset + real] = data[start:start + real]
+
+    def test_on_xfs(self):
+        self.run_on('vm', 1)
+
+    def test_on_btrfs(self):
+        self.run_on('vmbtrfs', 2)
+
+    def test_on_ext4(self):
+        self.run_on('vmext4', 3)
+
+
+class Death(unittest.TestCase):
+    """kill -9 in the middle of a long write."""
+
+    def test_only_old_or_new_bytes(self):
+        path = lab.DIRECTORIES['vmext4'] + '/odx-death'
+        lab.run('rm', '-rf', path)
+        os.mkdir(path)
+        lab.run('chown', 'hvrs:hvrs', path)
+        self.addCleanup(lab.run, 'rm', '-rf', path)
+        size = 200 * MIB
+        block = lab.pattern(MIB, 1)
+        with open(path + '/from', 'wb') as out:
+            for _ in range(size // MIB):
+                out.write(block)
+        other = lab.pattern(MIB, 2)
+        with open(path + '/to', 'wb') as out:
+            for _ in range(size // MIB + 2):
+                out.write(other)
+        lab.run('chown', '-R', 'hvrs:hvrs', path)
+        server = lab.Server({'s': (path, ['vfs objects = hvrs'])})
+        self.addCleanup(server.stop)
+        tree = server.connect('s')
+        source, target = tree.create('from'), tree.create('to')
+        time.sleep(0.05)
+        _, _, token = odx.get(source, 0, size)
+        target.fsctl_send(OFFLOAD_WRITE, write(MIB, size, token), 16)
+        time.sleep(0.05)
+        server.kill()
+        with open(path + '/to', 'rb') as file:
+            blocks = [file.read(MIB) for _ in range(size // MIB + 2)]
+        self.assert_old(other, blocks[0])
+        self.assert_old(other, blocks[-1])
+        new = 0
+        for data in blocks[1:-1]:
+            for at in range(0, MIB, 4096):
+                page = data[at:at + 4096]
+                self.assertIn(page, (block[at:at + 4096],
+                                     other[at:at + 4096]))
+                new += page == block[at:at + 4096]
+        server.start()
+        target = server.connect('s').create('to')
+        status, _ = target.fsctl(OFFLOAD_WRITE, write(0, 4096, token), 16)
+        self.assertEqual(INVALID_TOKEN, status)
+
+    def assert_old(self, wanted, got):
+        self.assertTrue(wanted == got)
+
+    def test_nothing_is_left_on_disk(self):
+        disk = lab.LoopDisk(size=600 * MIB)
+        self.addCleanup(disk.remove)
+        server = lab.Server({'s': (disk.share, ['vfs objects = hvrs'])})
+        self.addCleanup(server.stop)
+        tree = server.connect('s')
+        source = tree.create('from')
+        source.write(0, lab.pattern(64 * MIB, 1))
+        source.flush()
+        free = disk.free()
+        _, _, token = odx.get(source, 0, 64 * MIB)
+        for seed in (2, 3):
+            source.write(0, lab.pattern(64 * MIB, seed))
+        source.flush()
+        # The pin holds what the source has given up.
+        self.assertLess(disk.free(), free - 60 * MIB)
+        server.kill()
+        for _ in range(100):
+            if disk.free() > free - 4 * MIB:
+                break
+            time.sleep(0.1)
+        self.assertGreater(disk.free(), free - 4 * MIB)
+        self.assertEqual(['from'], os.listdir(disk.share))
+
+
+if __name__ == '__main__':
+    unittest.main()
