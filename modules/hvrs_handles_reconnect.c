@@ -455,10 +455,12 @@ static NTSTATUS rebuild_file(struct vfs_handle_struct *handle,
 		status = open != NULL ? NT_STATUS_OK : NT_STATUS_NO_MEMORY;
 	}
 	if (NT_STATUS_IS_OK(status)) {
-		/* From here on smbd's own entry keeps the others out. */
+		/*
+		 * smbd's own entry keeps the others out now; the reply, which
+		 * comes before anything else, stores that it waits no more.
+		 */
 		open->h.record.waiting_since_ms = 0;
 		open->stale = true;
-		state_handles_store_index(&open->h);
 	}
 	return status;
 }

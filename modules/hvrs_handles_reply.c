@@ -357,6 +357,7 @@ static bool reply_create(struct smbd_smb2_request *req, NTSTATUS status,
 	if (ret != 0 && open->granted) {
 		DBG_ERR("hvrs: %s: its handle cannot be stored again (%s)\n",
 			fsp_str_dbg(fsp), strerror(-ret));
+		state_handles_store_index(&open->h);
 		return false;
 	}
 	if (ret != 0) {
