@@ -259,6 +259,10 @@ bool hvrs_tunnel_write(struct smb_request *smbreq, struct files_struct *fsp,
 		       NTSTATUS *_status);
 void hvrs_tunnel_close(struct files_struct *fsp);
 bool hvrs_tunnel_owns(const struct files_struct *fsp);
+bool hvrs_tunnel_modes(struct files_struct *fsp, uint32_t *_access,
+		       uint32_t *_sharing);
+bool hvrs_tunnel_is_creating(void);
+void hvrs_tunnel_disconnect(struct files_struct *fsp);
 
 /* ---- handles that outlive smbd (hvrs_handles*.c) ---------------------------- */
 

@@ -376,6 +376,9 @@ static void make_persistent(const struct tunnel_create *c,
 		r->flags |= HANDLE_WRITE_THROUGH;
 	}
 	record_application(r, c->in_blobs);
+	if (hvrs_tunnel_modes(fsp, &r->access, &r->sharing)) {
+		r->flags |= HANDLE_SHARED;
+	}
 	/* This alone makes the core call the open durable. */
 	fsp->op->global->backend_cookie = hvrs_open_cookie(fsp->op, r->id);
 }
@@ -455,6 +458,7 @@ NTSTATUS hvrs_durable_disconnect(struct vfs_handle_struct *handle,
 	if (fsp->update_write_time_event != NULL) {
 		fsp_flush_write_time_update(fsp);
 	}
+	hvrs_tunnel_disconnect(fsp);
 	hvrs_open_refresh(fsp, open);
 	open->h.record.waiting_since_ms = state_handles_now();
 	open->h.connected = false;

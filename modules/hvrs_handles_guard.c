@@ -77,6 +77,7 @@ static void contender_init(struct handle_contender *who,
 		open->create_disposition == FILE_OVERWRITE ||
 		open->create_disposition == FILE_OVERWRITE_IF;
 	who->internal = open->req == NULL || open->req->smb2req == NULL;
+	who->shared = hvrs_tunnel_is_creating();
 	if ((who->access & MAXIMUM_ALLOWED_ACCESS) != 0 ||
 	    (who->access & GENERIC_ALL_ACCESS) != 0) {
 		who->access |= FILE_READ_DATA | FILE_WRITE_DATA |

@@ -64,13 +64,7 @@ static bool reply_dh2q(TALLOC_CTX *mem_ctx, DATA_BLOB body, DATA_BLOB *dyn,
 	if (dyn->length > 0) {
 		status = smb2_create_blob_parse(mem_ctx, *dyn, &blobs);
 	}
-	for (i = 0; NT_STATUS_IS_OK(status) && i < blobs.num_blobs; i++) {
-		if (strcmp(blobs.blobs[i].tag, SMB2_CREATE_TAG_DH2Q) != 0) {
-			status = smb2_create_blob_add(mem_ctx, &out,
-						      blobs.blobs[i].tag,
-						      blobs.blobs[i].data);
-		}
-	}
+	/* First, where clients of shared virtual disks look for it. */
 	if (NT_STATUS_IS_OK(status) && keep) {
 		SIVAL(data, 0, timeout);
 		SIVAL(data, 4, flags);
@@ -78,6 +72,13 @@ static bool reply_dh2q(TALLOC_CTX *mem_ctx, DATA_BLOB body, DATA_BLOB *dyn,
 					      SMB2_CREATE_TAG_DH2Q,
 					      data_blob_const(data,
 							      sizeof(data)));
+	}
+	for (i = 0; NT_STATUS_IS_OK(status) && i < blobs.num_blobs; i++) {
+		if (strcmp(blobs.blobs[i].tag, SMB2_CREATE_TAG_DH2Q) != 0) {
+			status = smb2_create_blob_add(mem_ctx, &out,
+						      blobs.blobs[i].tag,
+						      blobs.blobs[i].data);
+		}
 	}
 	if (NT_STATUS_IS_OK(status)) {
 		status = smb2_create_blob_push(mem_ctx, &pushed, out);

@@ -4,6 +4,7 @@
  */
 #include "hvrs.h"
 #include "hooks.h"
+#include "state_handles.h"
 #include "tunnel.h"
 
 #include <dlfcn.h>
@@ -20,11 +21,25 @@ struct loaded {
 	enum option_id option;
 	bool tried;
 	const struct tunnel_server *server;
+	struct hvrs_handle_part part;
 };
 
+static void part_register(struct loaded *row);
+
 static struct loaded servers[] = {
-	{ "rsvd.so", OPTION_SHARED_DISKS, false, NULL },
+	{ .file = "rsvd.so", .option = OPTION_SHARED_DISKS },
 };
+
+static bool is_kept(uint64_t id)
+{
+	struct state_handle *h = state_handles_fetch(talloc_tos(), id);
+	bool found = h != NULL;
+
+	TALLOC_FREE(h);
+	return found;
+}
+
+static const struct tunnel_host host = { .is_kept = is_kept };
 
 /* ---- loading --------------------------------------------------------------------- */
 
@@ -56,7 +71,7 @@ static const struct tunnel_server *load(const char *file)
 	}
 	if (server != NULL) {
 		become_root();
-		ok = server->start();
+		ok = server->start(&host);
 		unbecome_root();
 	}
 	TALLOC_FREE(path);
@@ -82,6 +97,9 @@ bool hvrs_tunnel_wanted(const struct hvrs_share *share, enum option_id option)
 		if (!row->tried) {
 			row->tried = true;
 			row->server = load(row->file);
+			if (row->server != NULL) {
+				part_register(row);
+			}
 		}
 		return row->server != NULL;
 	}
@@ -108,7 +126,14 @@ static const struct tunnel_server *active(const struct loaded *row,
  * the file name that lost a suffix.
  */
 static const struct smb_filename *cut_name;
+/* While a server opens the file of such a name. */
+static bool creating;
 static struct connection_struct *cut_conn;
+
+bool hvrs_tunnel_is_creating(void)
+{
+	return creating;
+}
 
 size_t hvrs_tunnel_suffix(struct connection_struct *conn, const char *name)
 {
@@ -153,8 +178,15 @@ NTSTATUS hvrs_tunnel_create(const struct tunnel_create *given)
 	for (i = 0; i < ARRAY_SIZE(servers) && c.req != NULL; i++) {
 		const struct tunnel_server *server =
 			active(&servers[i], c.handle->conn);
+		bool taken = false;
 
-		if (server != NULL && server->create(&c, &status)) {
+		if (server == NULL) {
+			continue;
+		}
+		creating = c.suffix;
+		taken = server->create(&c, &status);
+		creating = false;
+		if (taken) {
 			return status;
 		}
 	}
@@ -245,4 +277,50 @@ bool hvrs_tunnel_owns(const struct files_struct *fsp)
 		}
 	}
 	return false;
+}
+
+/* ---- handles that outlive smbd --------------------------------------------------------- */
+
+bool hvrs_tunnel_modes(struct files_struct *fsp, uint32_t *_access,
+		       uint32_t *_sharing)
+{
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		const struct tunnel_server *server = servers[i].server;
+
+		if (server != NULL && server->modes != NULL &&
+		    server->owns != NULL && server->owns(fsp)) {
+			server->modes(fsp, _access, _sharing);
+			return true;
+		}
+	}
+	return false;
+}
+
+void hvrs_tunnel_disconnect(struct files_struct *fsp)
+{
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		const struct tunnel_server *server = servers[i].server;
+
+		if (server != NULL && server->disconnect != NULL) {
+			server->disconnect(fsp);
+		}
+	}
+}
+
+static void part_register(struct loaded *row)
+{
+	const struct tunnel_server *server = row->server;
+
+	if (server->save == NULL || server->restore == NULL) {
+		return;
+	}
+	row->part = (struct hvrs_handle_part) {
+		.tag = server->tag, .context = server->context,
+		.save = server->save, .restore = server->restore,
+	};
+	hvrs_handles_part(&row->part);
 }

@@ -135,7 +135,8 @@ int state_rsvd_store(struct state_rsvd_lock *lock)
 	return 0;
 }
 
-bool state_rsvd_sweep(struct rsvd_record *record)
+bool state_rsvd_sweep(struct rsvd_record *record,
+		      bool (*is_kept)(uint64_t open_id))
 {
 	bool changed = false;
 	size_t i = record->open_count;
@@ -147,7 +148,8 @@ bool state_rsvd_sweep(struct rsvd_record *record)
 			.vnn = open->vnn, .unique_id = open->unique,
 		};
 
-		if (!open->persistent && !serverid_exists(&id)) {
+		if (!serverid_exists(&id) &&
+		    !(open->persistent && is_kept(open->open_id))) {
 			rsvd_record_open_remove(record, i);
 			changed = true;
 		}

@@ -50,7 +50,8 @@ int state_rsvd_store(struct state_rsvd_lock *lock);
  * Takes opens away whose process is gone and that nobody may reconnect to.
  * True when the record changed.
  */
-bool state_rsvd_sweep(struct rsvd_record *record);
+bool state_rsvd_sweep(struct rsvd_record *record,
+		      bool (*is_kept)(uint64_t open_id));
 
 /* What APTPL kept: 0 and the state; -ENOENT; or as state_rsvd_lock(). */
 int state_rsvd_kept_load(struct state_rsvd *db,

@@ -51,9 +51,16 @@ static inline NTSTATUS tunnel_create_next(const struct tunnel_create *c)
 		c->ea_list, c->result, c->info, c->in_blobs, c->out_blobs);
 }
 
+/* What the module does for a server. */
+struct tunnel_host {
+	/* Whether a handle waits for its client, by its persistent id. */
+	bool (*is_kept)(uint64_t id);
+};
+
 struct tunnel_server {
 	unsigned version;		/* TUNNEL_VERSION */
 	const char *name;
+	uint32_t tag;			/* of what it keeps with a handle */
 	/*
 	 * A suffix of names, with its colon, that makes an open one of this
 	 * server's; NULL for none.  It never names a stream.
@@ -63,7 +70,7 @@ struct tunnel_server {
 	 * Called once when the object is loaded, as root.  False, with a line
 	 * in the log, where it cannot work.
 	 */
-	bool (*start)(void);
+	bool (*start)(const struct tunnel_host *host);
 	/* Takes a CREATE, or returns false to leave it alone. */
 	bool (*create)(const struct tunnel_create *c, NTSTATUS *_status);
 	/* A file-system FSCTL; as struct hooks_client's ioctl. */
@@ -84,6 +91,23 @@ struct tunnel_server {
 	void (*close)(struct files_struct *fsp);
 	/* Whether the content of the file belongs to the server. */
 	bool (*owns)(const struct files_struct *fsp);
+	/*
+	 * Handles that outlive smbd.  save() gives what a file it owns needs
+	 * to be put back, a talloc child of mem_ctx, and modes() the access
+	 * and sharing that smbd has the file open with.  disconnect() is
+	 * called before close() where the handle stays, and restore() when
+	 * the client is back and smbd has the file open again.
+	 */
+	bool (*save)(struct files_struct *fsp, TALLOC_CTX *mem_ctx,
+		     DATA_BLOB *_state);
+	void (*modes)(struct files_struct *fsp, uint32_t *_access,
+		      uint32_t *_sharing);
+	void (*disconnect)(struct files_struct *fsp);
+	NTSTATUS (*restore)(struct vfs_handle_struct *handle,
+			    struct files_struct *fsp, DATA_BLOB state,
+			    DATA_BLOB extra);
+	/* The create context that may come again with a reconnect, or NULL. */
+	const char *context;
 };
 
 typedef const struct tunnel_server *tunnel_entry_fn(void);

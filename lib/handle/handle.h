@@ -33,7 +33,8 @@
 #define HANDLE_WRITE_THROUGH	0x0080
 #define HANDLE_APP_INSTANCE	0x0100
 #define HANDLE_APP_VERSION	0x0200
-#define HANDLE_FLAGS_KNOWN	0x03FF
+#define HANDLE_SHARED		0x0400	/* of a disk that several open */
+#define HANDLE_FLAGS_KNOWN	0x07FF
 
 struct handle_bytes {
 	const uint8_t *data;
@@ -247,6 +248,7 @@ uint64_t handle_time_left(const struct handle_record *r, uint64_t now_ms);
 /* Someone else's open of the file of a handle that waits. */
 struct handle_contender {
 	bool internal;			/* the server's own, no client's */
+	bool shared;			/* of a disk that several open */
 	uint32_t access;		/* as granted or asked */
 	uint32_t sharing;
 	bool overwrites;

@@ -130,9 +130,11 @@ static enum handle_verdict same_create(const struct handle_record *r,
 	if (!who->owner) {
 		return HANDLE_DENIED;
 	}
-	if (r->desired_access != who->desired_access ||
-	    r->create_options != who->create_options ||
-	    r->sharing != who->sharing) {
+	/* A shared disk is opened by modes that are not the client's. */
+	if (!(who->shared && (r->flags & HANDLE_SHARED) != 0) &&
+	    (r->desired_access != who->desired_access ||
+	     r->create_options != who->create_options ||
+	     r->sharing != who->sharing)) {
 		return HANDLE_MISMATCH;
 	}
 	return HANDLE_REPLAY;
@@ -157,7 +159,9 @@ enum handle_verdict handle_contend(const struct handle_record *r,
 	if (verdict != HANDLE_GRANT) {
 		return verdict;
 	}
-	if ((r->flags & HANDLE_PERSISTENT) != 0) {
+	/* The machines of a shared disk do not wait for each other. */
+	if ((r->flags & HANDLE_PERSISTENT) != 0 &&
+	    !(who->shared && (r->flags & HANDLE_SHARED) != 0)) {
 		return HANDLE_UNAVAILABLE;
 	}
 	if (who->overwrites &&

@@ -217,3 +217,87 @@ void rsvd_record_open_remove(struct rsvd_record *r, size_t index)
 	memmove(&r->opens[index], &r->opens[index + 1],
 		(r->open_count - index) * sizeof(r->opens[0]));
 }
+
+/* ---- what a handle keeps ------------------------------------------------------------ */
+
+#define KEPT_VERSION 1
+
+enum kept_flags {
+	WRITABLE = 1,
+	THROUGH = 2,
+};
+
+size_t rsvd_kept_encode(const struct rsvd_kept *kept,
+			uint8_t out[RSVD_KEPT_SIZE_MAX])
+{
+	uint8_t context[RSVD_CONTEXT_V2_SIZE];
+	struct rsvd_context c = kept->context;
+	struct cursor_put p = {};
+	size_t i = 0;
+
+	/* The version asked for goes first; the rest has one layout. */
+	c.version = 1;
+	(void)rsvd_context_encode(&c, NULL, context);
+	cursor_put_init(&p, out, RSVD_KEPT_SIZE_MAX);
+	cursor_put_le16(&p, KEPT_VERSION);
+	cursor_put_le16(&p, (uint16_t)kept->context.version);
+	cursor_put_le32(&p, kept->create_options);
+	cursor_put_le32(&p, (kept->writable ? WRITABLE : 0) |
+			    (kept->through ? THROUGH : 0));
+	cursor_put_le16(&p, kept->ring.sequence);
+	cursor_put_bytes(&p, context, RSVD_CONTEXT_V1_SIZE);
+	for (i = 0; i < 256; i++) {
+		const struct rsvd_error *e = &kept->ring.errors[i];
+
+		if (e->stored) {
+			cursor_put_u8(&p, (uint8_t)i);
+			cursor_put_u8(&p, e->srb_status);
+			cursor_put_u8(&p, e->scsi_status);
+			cursor_put_bytes(&p, e->sense, sizeof(e->sense));
+		}
+	}
+	return cursor_put_length(&p);
+}
+
+int rsvd_kept_decode(const uint8_t *bytes, size_t length,
+		     struct rsvd_kept *_kept)
+{
+	struct cursor c = {};
+	uint16_t kept_version = 0;
+	uint16_t version = 0;
+	uint32_t flags = 0;
+	int ret = 0;
+
+	cursor_init(&c, bytes, length);
+	kept_version = cursor_le16(&c);
+	if (cursor_status(&c) == 0 && kept_version != KEPT_VERSION) {
+		return -EPROTONOSUPPORT;
+	}
+	if (length < RSVD_KEPT_SIZE ||
+	    (length - RSVD_KEPT_SIZE) % RSVD_KEPT_ERROR_SIZE != 0) {
+		return -EINVAL;
+	}
+	memset(_kept, 0, sizeof(*_kept));
+	version = cursor_le16(&c);
+	_kept->create_options = cursor_le32(&c);
+	flags = cursor_le32(&c);
+	_kept->writable = (flags & WRITABLE) != 0;
+	_kept->through = (flags & THROUGH) != 0;
+	_kept->ring.sequence = (uint8_t)cursor_le16(&c);
+	ret = rsvd_context_decode(bytes + c.at, RSVD_CONTEXT_V1_SIZE, 1,
+				  &_kept->context);
+	if (ret != 0) {
+		return -EINVAL;
+	}
+	_kept->context.version = version;
+	cursor_skip(&c, RSVD_CONTEXT_V1_SIZE);
+	while (cursor_remaining(&c) > 0) {
+		struct rsvd_error *e = &_kept->ring.errors[cursor_u8(&c)];
+
+		e->stored = true;
+		e->srb_status = cursor_u8(&c);
+		e->scsi_status = cursor_u8(&c);
+		cursor_bytes(&c, e->sense, sizeof(e->sense));
+	}
+	return cursor_status(&c);
+}

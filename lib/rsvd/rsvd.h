@@ -217,6 +217,27 @@ int rsvd_record_decode(TALLOC_CTX *mem_ctx, const uint8_t *bytes,
 		       size_t length, struct rsvd_record **_r,
 		       const char **_why);
 
+/* What must be known to put an open back after its process died. */
+struct rsvd_kept {
+	uint32_t create_options;
+	bool writable;
+	bool through;
+	struct rsvd_context context;
+	struct rsvd_ring ring;
+};
+
+#define RSVD_KEPT_SIZE (14 + RSVD_CONTEXT_V1_SIZE)
+#define RSVD_KEPT_ERROR_SIZE (3 + RSVD_SENSE_SIZE)
+#define RSVD_KEPT_SIZE_MAX (RSVD_KEPT_SIZE + 256 * RSVD_KEPT_ERROR_SIZE)
+
+/* Returns the bytes written. */
+size_t rsvd_kept_encode(const struct rsvd_kept *kept,
+			uint8_t out[RSVD_KEPT_SIZE_MAX]);
+
+/* 0; -EPROTONOSUPPORT for another version, -EINVAL for foreign bytes. */
+int rsvd_kept_decode(const uint8_t *bytes, size_t length,
+		     struct rsvd_kept *_kept);
+
 /* Adds an open; -ENOSPC, -ENOMEM. */
 int rsvd_record_open_add(struct rsvd_record *r,
 			 const struct rsvd_record_open *open);

@@ -25,8 +25,9 @@
 #define FENCE_POLL_MOST_US 20000
 
 static struct state_rsvd *database;
+static const struct tunnel_host *module;
 
-bool rsvd_admit_start(void)
+bool rsvd_admit_start(const struct tunnel_host *host)
 {
 	char *folder = lock_path(NULL, "hvrs");
 	bool ok = folder != NULL && (mkdir(folder, 0700) == 0 ||
@@ -46,6 +47,7 @@ bool rsvd_admit_start(void)
 			"off\n");
 		return false;
 	}
+	module = host;
 	database = state_rsvd_open(NULL);
 	return database != NULL;
 }
@@ -113,6 +115,19 @@ static void learn(struct rsvd_open *open, const struct rsvd_record *record,
 	open->known = true;
 }
 
+static struct rsvd_record_open *row_find(struct rsvd_record *record,
+					 uint64_t open_id)
+{
+	size_t i = 0;
+
+	for (i = 0; i < record->open_count; i++) {
+		if (record->opens[i].open_id == open_id) {
+			return &record->opens[i];
+		}
+	}
+	return NULL;
+}
+
 static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
 {
 	struct server_id self = messaging_server_id(
@@ -125,12 +140,14 @@ static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
 		.slot = rsvd_fence_slot(open->fence),
 		.has_initiator = !guid_is_null(&open->nexus),
 		.initiator = open->nexus,
+		.persistent = open->kept,
 	};
+	struct rsvd_record_open *old = NULL;
 	uint64_t generation = 0;
 	int ret = 0;
 
 	host_name(&open->context, row.host, sizeof(row.host));
-	state_rsvd_sweep(record);
+	state_rsvd_sweep(record, module->is_kept);
 	if (record->open_count == 0) {
 		/* The first: what the power cut left, [SPC-4] 5.12.5. */
 		scsi_pr_power_on(&record->pr);
@@ -148,7 +165,13 @@ static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
 	if (record->path == NULL) {
 		return -ENOMEM;
 	}
-	ret = rsvd_record_open_add(record, &row);
+	old = open->kept ? row_find(record, open->open_id) : NULL;
+	if (old != NULL) {
+		/* The open that its process left behind. */
+		*old = row;
+	} else {
+		ret = rsvd_record_open_add(record, &row);
+	}
 	if (ret != 0) {
 		return ret;
 	}
@@ -204,6 +227,11 @@ void rsvd_admit_leave(struct rsvd_open *open)
 		return;
 	}
 	open->attached = false;
+	if (open->disconnecting) {
+		/* It stays in the record, without a process. */
+		TALLOC_FREE(open->fence);
+		return;
+	}
 	become_root();
 	ret = state_rsvd_lock(talloc_tos(), database, &open->key, &lock);
 	if (ret == 0) {
@@ -230,6 +258,31 @@ void rsvd_admit_leave(struct rsvd_open *open)
 	TALLOC_FREE(open->fence);
 }
 
+bool rsvd_admit_keep(struct rsvd_open *open)
+{
+	struct state_rsvd_lock *lock = NULL;
+	struct rsvd_record_open *row = NULL;
+	int ret = 0;
+
+	if (open->kept) {
+		return true;
+	}
+	become_root();
+	ret = state_rsvd_lock(talloc_tos(), database, &open->key, &lock);
+	if (ret == 0) {
+		row = row_find(lock->record, open->open_id);
+		ret = row != NULL ? 0 : -ENOENT;
+		if (row != NULL) {
+			row->persistent = true;
+			ret = state_rsvd_store(lock);
+		}
+		TALLOC_FREE(lock);
+	}
+	unbecome_root();
+	open->kept = ret == 0;
+	return open->kept;
+}
+
 bool rsvd_admit_is_shared(const struct file_id *id,
 			  const struct rsvd_open *except)
 {
@@ -241,7 +294,7 @@ bool rsvd_admit_is_shared(const struct file_id *id,
 	become_root();
 	ret = state_rsvd_lock(talloc_tos(), database, &key, &lock);
 	if (ret == 0) {
-		state_rsvd_sweep(lock->record);
+		state_rsvd_sweep(lock->record, module->is_kept);
 		others = lock->record->open_count;
 		if (except != NULL && except->attached && others > 0) {
 			others--;

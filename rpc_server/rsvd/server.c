@@ -352,11 +352,127 @@ static bool rsvd_owns(const struct files_struct *fsp)
 	return open != NULL && open->is_virtual;
 }
 
+/* ---- handles that outlive smbd --------------------------------------------------------- */
+
+static bool rsvd_save(struct files_struct *fsp, TALLOC_CTX *mem_ctx,
+		      DATA_BLOB *_state)
+{
+	struct rsvd_open *open = rsvd_open_find(fsp);
+	struct rsvd_kept *kept = NULL;
+	uint8_t bytes[RSVD_KEPT_SIZE_MAX];
+	size_t length = 0;
+
+	if (open == NULL || !open->is_virtual || !rsvd_admit_keep(open)) {
+		return false;
+	}
+	kept = talloc_zero(mem_ctx, struct rsvd_kept);
+	if (kept == NULL) {
+		return false;
+	}
+	kept->create_options = open->create_options;
+	kept->writable = (fsp->access_mask & FILE_WRITE_DATA) != 0;
+	kept->through = open->through;
+	kept->context = open->context;
+	kept->ring = open->ring;
+	length = rsvd_kept_encode(kept, bytes);
+	TALLOC_FREE(kept);
+	*_state = data_blob_talloc(mem_ctx, bytes, length);
+	return _state->data != NULL;
+}
+
+static void rsvd_modes(struct files_struct *fsp, uint32_t *_access,
+		       uint32_t *_sharing)
+{
+	*_access = fsp->access_mask & ~(uint32_t)WRITES;
+	*_sharing = FILE_SHARE_READ;
+}
+
+static void rsvd_disconnect(struct files_struct *fsp)
+{
+	struct rsvd_open *open = rsvd_open_find(fsp);
+
+	if (open != NULL) {
+		open->disconnecting = open->kept;
+	}
+}
+
+static NTSTATUS restore_open(struct rsvd_open *open)
+{
+	char *path = rsvd_admit_path(open, &open->fsp->file_id, "disk");
+	NTSTATUS status = NT_STATUS_NO_MEMORY;
+
+	if (path == NULL || open->path == NULL) {
+		return status;
+	}
+	status = rsvd_disk_open(open, path);
+	if (NT_STATUS_IS_OK(status)) {
+		status = rsvd_admit_join(open);
+	}
+	return status;
+}
+
+static void restore_from(struct rsvd_open *open, const struct rsvd_kept *kept)
+{
+	open->context = kept->context;
+	open->create_options = kept->create_options;
+	open->through = kept->through;
+	open->ring = kept->ring;
+	open->is_virtual = true;
+	open->kept = true;
+	if (kept->context.has_initiator) {
+		open->nexus = kept->context.initiator;
+	}
+}
+
+static NTSTATUS rsvd_restore(struct vfs_handle_struct *handle,
+			     struct files_struct *fsp, DATA_BLOB state,
+			     DATA_BLOB extra)
+{
+	struct rsvd_open *open = talloc_zero(NULL, struct rsvd_open);
+	struct rsvd_kept *kept = talloc_zero(open, struct rsvd_kept);
+	NTSTATUS status = NT_STATUS_OK;
+
+	/* 3.2.5.1: a reconnect finds its open; its context says nothing new. */
+	(void)extra;
+	if (open == NULL || kept == NULL) {
+		TALLOC_FREE(open);
+		return NT_STATUS_NO_MEMORY;
+	}
+	if (rsvd_kept_decode(state.data, state.length, kept) != 0) {
+		TALLOC_FREE(open);
+		return NT_STATUS_INTERNAL_DB_CORRUPTION;
+	}
+	restore_from(open, kept);
+	open->handle = handle;
+	open->ev = handle->conn->sconn->ev_ctx;
+	open->fsp = fsp;
+	open->open_id = fsp->op->global->open_persistent_id;
+	open->path = talloc_asprintf(open, "%s/%s", handle->conn->connectpath,
+				     fsp->fsp_name->base_name);
+	status = restore_open(open);
+	if (!NT_STATUS_IS_OK(status)) {
+		rsvd_disk_close(open);
+		/* It goes on waiting in the record. */
+		open->disconnecting = true;
+		rsvd_admit_leave(open);
+		talloc_free(open);
+		return status;
+	}
+	if (kept->writable) {
+		fsp->fsp_flags.can_write = true;
+		fsp->access_mask |= FILE_WRITE_DATA | FILE_APPEND_DATA;
+	}
+	DLIST_ADD(all_opens, open);
+	return NT_STATUS_OK;
+}
+
 /* ---- the table ---------------------------------------------------------------------------- */
 
 static const struct tunnel_server server = {
 	.version = TUNNEL_VERSION,
 	.name = "rsvd",
+	.tag = 0x44565352,
+	.context = SVHDX_OPEN_DEVICE_CONTEXT,
 	.suffix = ":SharedVirtualDisk",
 	.start = rsvd_admit_start,
 	.create = rsvd_create,
@@ -365,6 +481,10 @@ static const struct tunnel_server server = {
 	.write = rsvd_write,
 	.close = rsvd_close,
 	.owns = rsvd_owns,
+	.save = rsvd_save,
+	.modes = rsvd_modes,
+	.disconnect = rsvd_disconnect,
+	.restore = rsvd_restore,
 };
 
 __attribute__((visibility("default")))

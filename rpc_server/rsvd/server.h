@@ -48,6 +48,8 @@ struct rsvd_open {
 	/* Its place among the others; see admit.c */
 	struct state_rsvd_key key;
 	bool attached;
+	bool kept;			/* a handle that outlives smbd */
+	bool disconnecting;		/* and now does */
 	struct rsvd_fence *fence;
 	bool known;			/* pr is that of this generation */
 	uint64_t generation;
@@ -97,7 +99,7 @@ void rsvd_disk_refresh(struct rsvd_open *open);
 /* ---- admit.c ------------------------------------------------------------------- */
 
 /* Opens what is shared by all; false with a line in the log. */
-bool rsvd_admit_start(void);
+bool rsvd_admit_start(const struct tunnel_host *host);
 
 /* The files next to the databases: "DIRECTORY/hvrs/DEVICE-INODE.KIND" */
 char *rsvd_admit_path(TALLOC_CTX *mem_ctx, const struct file_id *id,
@@ -111,6 +113,9 @@ bool rsvd_admit_is_shared(const struct file_id *id,
 			  const struct rsvd_open *except);
 
 void rsvd_admit_leave(struct rsvd_open *open);
+
+/* The open outlives its process from here on; false where that fails. */
+bool rsvd_admit_keep(struct rsvd_open *open);
 
 /* A command on its way; reservation commands are answered here. */
 struct rsvd_admitted {
