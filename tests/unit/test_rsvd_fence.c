@@ -295,7 +295,8 @@ static void test_counters_and_foreign_files(void **test)
 	assert_int_equal(rsvd_fence_look(p->path, rsvd_fence_slot(a),
 					 (uint64_t)getpid(), &seen), 0);
 	assert_int_equal(seen.writes, 42);
-	assert_int_equal(rsvd_fence_look(p->path, 0, 1, &seen), -ENOENT);
+	assert_int_equal(rsvd_fence_look(p->path, 0, 1ULL << 40, &seen),
+			 -ENOENT);
 	assert_int_equal(rsvd_fence_look(p->path, 256, 1, &seen), -EINVAL);
 	talloc_free(a);
 	assert_int_equal(truncate(p->path, 100), 0);
