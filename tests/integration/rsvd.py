@@ -5,6 +5,7 @@ the code under test."""
 import collections
 import os
 import struct
+import time
 import uuid
 
 import lab
@@ -245,7 +246,15 @@ class Case(lab.Case):
 def server_process(server, disk):
     """The pid of the smbd that serves a connection, from its socket."""
     port = disk.tree.connection.socket.getsockname()[1]
-    wanted = ':%04X' % port
+    for _ in range(100):
+        pid = find_process(server, ':%04X' % port)
+        if pid is not None:
+            return pid
+        time.sleep(0.02)
+    raise AssertionError('no process serves port %d' % port)
+
+
+def find_process(server, wanted):
     inodes = set()
     for line in open('/proc/net/tcp').read().split('\n')[1:]:
         fields = line.split()
@@ -253,9 +262,13 @@ def server_process(server, disk):
             inodes.add('socket:[%s]' % fields[9])
     for pid in server.children():
         try:
-            for fd in os.listdir('/proc/%d/fd' % pid):
+            names = os.listdir('/proc/%d/fd' % pid)
+        except OSError:
+            continue
+        for fd in names:
+            try:
                 if os.readlink('/proc/%d/fd/%s' % (pid, fd)) in inodes:
                     return pid
-        except OSError:
-            pass
-    raise AssertionError('no process serves port %d' % port)
+            except OSError:
+                pass
+    return None

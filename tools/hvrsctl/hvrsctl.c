@@ -19,6 +19,8 @@ static const struct command commands[] = {
 	{ "handles", "[--json | close ID]",
 	  "persistent and resilient handles; close ends one",
 	  command_handles },
+	{ "disks", "[--json]",
+	  "shared virtual disks that are open", command_disks },
 	{ "snapshots", "[--json]",
 	  "the shadow copy sets of remote VSS", command_snapshots },
 	{ "tokens", "[--json]",

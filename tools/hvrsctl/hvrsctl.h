@@ -37,6 +37,7 @@ char *hvrsctl_testparm(const char *parameter);
 
 /* Commands: argc and argv without the name of the command. */
 int command_options(int argc, char **argv);
+int command_disks(int argc, char **argv);
 int command_snapshots(int argc, char **argv);
 int command_handles(int argc, char **argv);
 int command_tokens(int argc, char **argv);

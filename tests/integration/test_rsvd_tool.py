@@ -1,0 +1,81 @@
+"""hvrsctl disks: who has which disk open, keys, reservation, counters."""
+
+import json
+import os
+import subprocess
+import unittest
+
+import lab
+import rsvd
+from rsvd import IGNORE, RESERVE, WE_RO
+
+
+class Tool(rsvd.Case):
+
+    def hvrsctl(self, *arguments):
+        """hvrsctl, with a testparm that knows this server's smb.conf."""
+        folder = self.server.directory + '/bin'
+        if not os.path.isdir(folder):
+            os.mkdir(folder)
+            with open(folder + '/testparm', 'w') as out:
+                out.write('#!/bin/sh\nexec /usr/bin/testparm "$@" %s\n' %
+                          self.server.config)
+            os.chmod(folder + '/testparm', 0o755)
+        return subprocess.run(
+            ['hvrsctl', 'disks'] + list(arguments), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=dict(os.environ, PATH=folder + ':' + os.environ['PATH']))
+
+    def told(self):
+        done = self.hvrsctl('--json')
+        self.assertEqual(('', 0), (done.stderr, done.returncode))
+        return json.loads(done.stdout)
+
+    def test_disks(self):
+        self.assertEqual([], self.told())
+        disk, other = self.disk(), self.other(initiator=None)
+        self.good(disk.pr_out(IGNORE, 0, 0, 0xABC, aptpl=1))
+        self.good(disk.pr_out(RESERVE, WE_RO, 0xABC))
+        for i in range(3):
+            self.expect(0, disk.write_status(i * 4096, bytes(4096)))
+        self.expect(0, disk.read_status(0, 8192)[0])
+        (one,) = self.told()
+        self.assertEqual(
+            ('/srv/xfs/vm/t/disk.vhdx', 64 * lab.MIB,
+             'write exclusive, registrants only', 1, True),
+            (one['path'], one['size'], one['reservation'],
+             one['generation'], one['kept over power loss']))
+        self.assertEqual(
+            [{'initiator': str(disk.initiator), 'key': '0x0000000000000abc',
+              'holds': True, 'attentions': 0}], one['registrations'])
+        first, second = one['opens']
+        self.assertEqual(
+            ('Client01', str(disk.initiator), 'open', 3, 3 * 4096, 1, 8192,
+             rsvd.server_process(self.server, disk)),
+            (first['host'], first['initiator'], first['state'],
+             first['writes'], first['written bytes'], first['reads'],
+             first['read bytes'], first['process']))
+        self.assertIsNone(second['initiator'])
+        text = self.hvrsctl().stdout
+        for word in ('/srv/xfs/vm/t/disk.vhdx', str(disk.initiator),
+                     '0x0000000000000abc', 'holds the reservation'):
+            self.assertIn(word, text)
+        disk.close()
+        other.close()
+        self.assertEqual([], self.told())
+
+    def test_a_killed_smbd(self):
+        disk, other = self.other(), self.disk()
+        os.kill(rsvd.server_process(self.server, disk), 9)
+        for _ in range(100):
+            states = sorted(one['state'] for one in self.told()[0]['opens'])
+            if states == ['gone', 'open']:
+                return
+        self.fail(states)
+
+    def test_arguments(self):
+        self.assertEqual(2, self.hvrsctl('more').returncode)
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,268 @@
+/* hvrsctl disks: shared virtual disks ([MS-RSVD]) that are open. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hvrsctl.h"
+#include "rsvd/fence.h"
+#include "rsvd/rsvd.h"
+#include "util/cursor.h"
+
+#define NAME "hvrs_rsvd_live.tdb"
+
+static const char *const type_names[] = {
+	[SCSI_PR_NONE] = "none",
+	[SCSI_PR_WRITE_EXCLUSIVE] = "write exclusive",
+	[SCSI_PR_EXCLUSIVE] = "exclusive access",
+	[SCSI_PR_WRITE_REGISTRANTS] = "write exclusive, registrants only",
+	[SCSI_PR_EXCLUSIVE_REGISTRANTS] = "exclusive access, registrants only",
+	[SCSI_PR_WRITE_ALL] = "write exclusive, all registrants",
+	[SCSI_PR_EXCLUSIVE_ALL] = "exclusive access, all registrants",
+};
+
+struct look {
+	json_t *disks;
+	char *folder;		/* Samba's lock directory */
+	bool strange;		/* a record that is not understood */
+};
+
+static json_t *key_text(uint64_t key)
+{
+	return json_sprintf("0x%016" PRIx64, key);
+}
+
+static void add_counters(json_t *out, const struct look *look,
+			 const struct rsvd_record_open *open, uint64_t device,
+			 uint64_t inode)
+{
+	struct rsvd_fence_counters n = {};
+	char *path = talloc_asprintf(NULL, "%s/hvrs/%" PRIx64 "-%" PRIx64
+				     ".fence", look->folder, device, inode);
+
+	if (path != NULL &&
+	    rsvd_fence_look(path, open->slot, open->pid, &n) == 0) {
+		json_object_update_new(out, json_pack(
+			"{s:I, s:I, s:I, s:I, s:I}",
+			"reads", (json_int_t)n.reads,
+			"read bytes", (json_int_t)n.read_bytes,
+			"writes", (json_int_t)n.writes,
+			"written bytes", (json_int_t)n.write_bytes,
+			"commands", (json_int_t)n.commands));
+	}
+	talloc_free(path);
+}
+
+static bool is_alive(const struct rsvd_record_open *open)
+{
+	return kill((pid_t)open->pid, 0) == 0 || errno == EPERM;
+}
+
+static json_t *open_to_json(const struct look *look,
+			    const struct rsvd_record_open *open,
+			    uint64_t device, uint64_t inode)
+{
+	char id[GUID_TEXT_SIZE] = "";
+	bool alive = is_alive(open);
+	json_t *out = NULL;
+
+	guid_format(&open->initiator, false, id);
+	out = json_pack("{s:s, s:o, s:I, s:s, s:b}",
+			"host", open->host, "initiator",
+			open->has_initiator ? json_string(id) : json_null(),
+			"process", (json_int_t)open->pid, "state",
+			alive ? "open" : open->persistent ?
+			"waits for its client" : "gone", "persistent",
+			open->persistent);
+	add_counters(out, look, open, device, inode);
+	return out;
+}
+
+static json_t *registrations(const struct scsi_pr *pr)
+{
+	json_t *out = json_array();
+	size_t i = 0;
+
+	for (i = 0; i < pr->nexus_count; i++) {
+		const struct scsi_nexus *nexus = &pr->nexuses[i];
+		char id[GUID_TEXT_SIZE] = "";
+		bool holds = pr->type >= SCSI_PR_WRITE_ALL ||
+			(pr->type != SCSI_PR_NONE &&
+			 guid_equal(&pr->holder, &nexus->id));
+
+		if (nexus->key == 0) {
+			continue;
+		}
+		guid_format(&nexus->id, false, id);
+		json_array_append_new(out, json_pack(
+			"{s:s, s:o, s:b, s:I}", "initiator", id, "key",
+			key_text(nexus->key), "holds", holds, "attentions",
+			(json_int_t)nexus->attention_count));
+	}
+	return out;
+}
+
+static json_t *disk_to_json(const struct look *look,
+			    const struct rsvd_record *r, uint64_t device,
+			    uint64_t inode)
+{
+	json_t *opens = json_array();
+	char id[GUID_TEXT_SIZE] = "";
+	size_t i = 0;
+
+	for (i = 0; i < r->open_count; i++) {
+		json_array_append_new(opens, open_to_json(look, &r->opens[i],
+							  device, inode));
+	}
+	guid_format(&r->disk_id, false, id);
+	return json_pack("{s:s, s:s, s:I, s:s, s:I, s:b, s:o, s:o}",
+			 "path", r->path, "id", id,
+			 "size", (json_int_t)r->disk_size,
+			 "reservation", type_names[r->pr.type],
+			 "generation", (json_int_t)r->pr.generation,
+			 "kept over power loss", r->pr.persist,
+			 "registrations", registrations(&r->pr),
+			 "opens", opens);
+}
+
+static int each_record(struct tdb_context *tdb, TDB_DATA key, TDB_DATA value,
+		       void *private_data)
+{
+	struct look *look = private_data;
+	struct rsvd_record *r = NULL;
+	struct cursor c = {};
+	const char *why = NULL;
+	uint64_t device = 0;
+	uint64_t inode = 0;
+	bool open = false;
+	size_t i = 0;
+	int ret = 0;
+
+	(void)tdb;
+	cursor_init(&c, key.dptr, key.dsize);
+	device = cursor_le64(&c);
+	inode = cursor_le64(&c);
+	ret = rsvd_record_decode(NULL, value.dptr, value.dsize, &r, &why);
+	if (ret != 0) {
+		fprintf(stderr, "hvrsctl disks: a record is not understood: "
+			"%s\n", why);
+		look->strange = true;
+		return 0;
+	}
+	/* What only dead processes had open is as good as closed. */
+	for (i = 0; i < r->open_count && !open; i++) {
+		open = r->opens[i].persistent || is_alive(&r->opens[i]);
+	}
+	if (open) {
+		json_array_append_new(look->disks,
+				      disk_to_json(look, r, device, inode));
+	}
+	talloc_free(r);
+	return 0;
+}
+
+/* ---- for people -------------------------------------------------------------------- */
+
+static const char *text_of(const json_t *object, const char *name)
+{
+	const char *text = json_string_value(json_object_get(object, name));
+
+	return text != NULL ? text : "-";
+}
+
+static json_int_t number_of(const json_t *object, const char *name)
+{
+	return json_integer_value(json_object_get(object, name));
+}
+
+static void print_disk(const json_t *disk)
+{
+	const json_t *row = NULL;
+	size_t i = 0;
+
+	printf("%s\n  %lld MiB, reservation: %s, generation %lld%s\n",
+	       text_of(disk, "path"),
+	       (long long)number_of(disk, "size") / (1 << 20),
+	       text_of(disk, "reservation"),
+	       (long long)number_of(disk, "generation"),
+	       json_is_true(json_object_get(disk, "kept over power loss")) ?
+	       ", kept (APTPL)" : "");
+	json_array_foreach(json_object_get(disk, "opens"), i, row) {
+		printf("  open by %s, initiator %s, process %lld: %s\n"
+		       "    %lld reads (%lld KiB), %lld writes (%lld KiB)\n",
+		       text_of(row, "host"), text_of(row, "initiator"),
+		       (long long)number_of(row, "process"),
+		       text_of(row, "state"),
+		       (long long)number_of(row, "reads"),
+		       (long long)number_of(row, "read bytes") / 1024,
+		       (long long)number_of(row, "writes"),
+		       (long long)number_of(row, "written bytes") / 1024);
+	}
+	json_array_foreach(json_object_get(disk, "registrations"), i, row) {
+		printf("  registered: %s, key %s%s\n",
+		       text_of(row, "initiator"), text_of(row, "key"),
+		       json_is_true(json_object_get(row, "holds")) ?
+		       ", holds the reservation" : "");
+	}
+}
+
+static void print_text(const json_t *disks)
+{
+	const json_t *disk = NULL;
+	size_t i = 0;
+
+	if (json_array_size(disks) == 0) {
+		printf("no shared disk is open\n");
+	}
+	json_array_foreach(disks, i, disk) {
+		print_disk(disk);
+	}
+}
+
+int command_disks(int argc, char **argv)
+{
+	struct tdb_context *tdb = NULL;
+	struct look look = {};
+	bool missing = false;
+	bool json = argc == 1 && strcmp(argv[0], "--json") == 0;
+	int status = HVRSCTL_OK;
+
+	if (argc > 1 || (argc == 1 && !json)) {
+		fprintf(stderr, "hvrsctl disks: unknown argument \"%s\"; "
+			"--json is all it takes\n", argv[argc - 1]);
+		return HVRSCTL_USAGE;
+	}
+	tdb = hvrsctl_database(HVRSCTL_LOCK, NAME, O_RDONLY, &missing);
+	if (tdb == NULL && !missing) {
+		return HVRSCTL_FAILED;
+	}
+	look.disks = json_array();
+	look.folder = hvrsctl_testparm("lock directory");
+	if (look.folder == NULL) {
+		status = HVRSCTL_FAILED;
+	} else if (tdb != NULL && tdb_traverse_read(tdb, each_record,
+						    &look) < 0) {
+		fprintf(stderr, "hvrsctl disks: %s cannot be read: %s\n", NAME,
+			tdb_errorstr(tdb));
+		status = HVRSCTL_FAILED;
+	}
+	if (tdb != NULL) {
+		tdb_close(tdb);
+	}
+	if (look.strange) {
+		status = HVRSCTL_FAILED;
+	}
+	if (json) {
+		json_dumpf(look.disks, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		print_text(look.disks);
+	}
+	json_decref(look.disks);
+	free(look.folder);
+	return status;
+}
