@@ -325,6 +325,27 @@ static void rebuild_flags(struct share_mode_lock *lck,
 	share_mode_flags_set(lck, access, sharing, lease, NULL);
 }
 
+struct find_entry {
+	const struct state_handle *h;
+	struct server_id pid;
+	uint64_t share_file_id;
+	bool found;
+};
+
+static bool find_entry_fn(struct share_mode_entry *e, bool *modified,
+			  void *private_data)
+{
+	struct find_entry *find = private_data;
+
+	(void)modified;
+	if (hvrs_is_entry_of(find->h, e)) {
+		find->pid = e->pid;
+		find->share_file_id = e->share_file_id;
+		find->found = true;
+	}
+	return find->found;
+}
+
 /* With the file's entry locked; no VFS call may be made here. */
 static void rebuild_locked(struct share_mode_lock *lck, bool *keep_locked,
 			   void *private_data)
@@ -332,26 +353,24 @@ static void rebuild_locked(struct share_mode_lock *lck, bool *keep_locked,
 	struct rebuild *rebuild = private_data;
 	const struct handle_record *r = rebuild->r;
 	struct files_struct *fsp = rebuild->fsp;
-	struct server_id nobody = {};
+	struct find_entry find = { .h = rebuild->h };
 	struct smb2_lease_key key = rebuild_key(r);
 	bool ok = false;
 
 	*keep_locked = false;
 	rebuild->status = NT_STATUS_OBJECT_NAME_NOT_FOUND;
-	server_id_set_disconnected(&nobody);
 	fsp->oplock_type = (int)r->oplock;
-	/* What an orderly end left, or a crash, or nothing. */
-	ok = reset_share_mode_entry(lck, nobody, r->id, rebuild->me,
-				    rebuild->smb1req->mid,
-				    fh_get_gen_id(fsp->fh)) ||
-		(rebuild->h->owner.pid != 0 &&
-		 reset_share_mode_entry(lck, rebuild->h->owner,
-					rebuild->h->gen_id, rebuild->me,
-					rebuild->smb1req->mid,
-					fh_get_gen_id(fsp->fh))) ||
-		set_share_mode(lck, fsp, r->uid, rebuild->smb1req->mid,
-			       (uint16_t)r->oplock, &key, r->sharing,
-			       r->access);
+	/* What an orderly end or a crash left, or nothing. */
+	share_mode_forall_entries(lck, find_entry_fn, &find);
+	if (find.found) {
+		ok = reset_share_mode_entry(lck, find.pid, find.share_file_id,
+					    rebuild->me, rebuild->smb1req->mid,
+					    fh_get_gen_id(fsp->fh));
+	} else {
+		ok = set_share_mode(lck, fsp, r->uid, rebuild->smb1req->mid,
+				    (uint16_t)r->oplock, &key, r->sharing,
+				    r->access);
+	}
 	if (!ok) {
 		return;
 	}

@@ -3,6 +3,7 @@ of them, and an orderly restart; nobody else gets in meanwhile."""
 
 import os
 import struct
+import threading
 import time
 import unittest
 import uuid
@@ -373,6 +374,58 @@ class Handles(handles.Case):
             self.fail('the share was connected')
         self.assertEqual(1, len(set(line.split('hvrs:', 1)[1] for line in
                                     self.server.lines('strict sync = no'))))
+
+
+class Contended(handles.Case):
+    def hammer(self, share, name, stop, seen):
+        client = None
+        while not stop.is_set():
+            try:
+                if client is None:
+                    client = Client(self.server, share)
+                file = client.tree.create(name, disposition=smb2.OPEN)
+                seen.append((share, OK))
+                file.close()
+            except StatusError as error:
+                seen.append((share, error.status))
+            except (ConnectionError, OSError, struct.error):
+                client = None
+        if client is not None:
+            client.drop()
+
+    def check(self, ways, rounds):
+        """Strangers never get in, whatever happens to the owner."""
+        name = self.name()
+        client = self.client()
+        file = client.open(name, R | W, sharing=0)
+        stop, seen = threading.Event(), []
+        threads = [threading.Thread(target=self.hammer, args=(
+            share, name, stop, seen)) for share in ('vm', 'vmraw')]
+        for thread in threads:
+            thread.start()
+        try:
+            for i in range(rounds):
+                file.write(0, struct.pack('<I', i))
+                self.assertEqual(OK, file.lock(i, 1))
+                self.lose(ways[i % len(ways)], client)
+                time.sleep(0.02)
+                client.connect()
+                file = client.reconnect(file)
+                self.assertEqual(struct.pack('<I', i), file.read(0, 4))
+                self.assertEqual(OK, file.lock(i, 1, unlock=True))
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        self.assertEqual({FILE_NOT_AVAILABLE, SHARING_VIOLATION},
+                         {status for _, status in seen})
+        self.assertGreater(len(seen), rounds)
+
+    def test_lost_connections(self):
+        self.check(('lose_connection', 'kill_child'), 40)
+
+    def test_everything(self):
+        self.check(self.WAYS, 16)
 
 
 class WithoutSync(handles.Case):
