@@ -372,7 +372,9 @@ static void make_persistent(const struct tunnel_create *c,
 	r->desired_access = c->access_mask;
 	r->create_options = c->options;
 	r->create_action = (uint32_t)*c->info;
-	if ((c->options & FILE_WRITE_THROUGH) != 0) {
+	if (fsp->fsp_flags.is_directory) {
+		r->flags |= HANDLE_DIRECTORY;
+	} else if ((c->options & FILE_WRITE_THROUGH) != 0) {
 		r->flags |= HANDLE_WRITE_THROUGH;
 	}
 	record_application(r, c->in_blobs);
@@ -404,9 +406,10 @@ void hvrs_handles_create_end(const struct tunnel_create *c)
 	struct files_struct *fsp = *c->result;
 
 	if (!is_asked_for(c->in_blobs, &dh2q) || fsp->op == NULL ||
-	    fsp->fsp_flags.is_directory || fsp_is_alternate_stream(fsp) ||
+	    fsp_is_alternate_stream(fsp) ||
 	    fsp->fake_file_handle != NULL || fsp->print_file != NULL ||
-	    !S_ISREG(fsp->fsp_name->st.st_ex_mode) ||
+	    (!S_ISREG(fsp->fsp_name->st.st_ex_mode) &&
+	     !fsp->fsp_flags.is_directory) ||
 	    (hvrs_tunnel_owns(fsp) && !hvrs_parts_keep(fsp))) {
 		return;
 	}
@@ -427,6 +430,21 @@ NTSTATUS hvrs_durable_cookie(struct vfs_handle_struct *handle,
 	return cookie->data != NULL ? NT_STATUS_OK : NT_STATUS_NO_MEMORY;
 }
 
+/* The handle waits from now on; others are kept out by its record. */
+static void begin_to_wait(struct files_struct *fsp, struct hvrs_open *open)
+{
+	struct state_log_point point = {};
+	int ret = 0;
+
+	hvrs_open_refresh(fsp, open);
+	open->h.record.waiting_since_ms = state_handles_now();
+	open->h.connected = false;
+	ret = state_handles_store(&open->h, &point);
+	if (ret != 0) {
+		state_handles_store_index(&open->h);
+	}
+}
+
 static void mark_disconnected(struct share_mode_lock *lck, void *private_data)
 {
 	struct files_struct *fsp = private_data;
@@ -443,9 +461,7 @@ NTSTATUS hvrs_durable_disconnect(struct vfs_handle_struct *handle,
 				 TALLOC_CTX *mem_ctx, DATA_BLOB *new_cookie)
 {
 	struct hvrs_open *open = hvrs_open_of(fsp);
-	struct state_log_point point = {};
 	NTSTATUS status = NT_STATUS_OK;
-	int ret = 0;
 
 	if (open == NULL) {
 		return SMB_VFS_NEXT_DURABLE_DISCONNECT(
@@ -459,14 +475,7 @@ NTSTATUS hvrs_durable_disconnect(struct vfs_handle_struct *handle,
 		fsp_flush_write_time_update(fsp);
 	}
 	hvrs_tunnel_disconnect(fsp);
-	hvrs_open_refresh(fsp, open);
-	open->h.record.waiting_since_ms = state_handles_now();
-	open->h.connected = false;
-	/* Others are kept out from here on, whatever becomes of the entry. */
-	ret = state_handles_store(&open->h, &point);
-	if (ret != 0) {
-		state_handles_store_index(&open->h);
-	}
+	begin_to_wait(fsp, open);
 	status = share_mode_do_locked_vfs_denied(fsp->file_id,
 						 mark_disconnected, fsp);
 	if (!NT_STATUS_IS_OK(status)) {
@@ -480,19 +489,39 @@ NTSTATUS hvrs_durable_disconnect(struct vfs_handle_struct *handle,
 
 /* ---- closing ------------------------------------------------------------------------ */
 
+/*
+ * smbd knows no durable directories: it closes them for good, which is right
+ * but for one that is to be deleted, and the record is what is left.
+ */
+static uint64_t close_directory(struct files_struct *fsp,
+				struct hvrs_open *open, bool keep)
+{
+	hvrs_open_refresh(fsp, open);
+	if (!keep || (open->h.record.flags & (HANDLE_DELETE_INITIAL |
+					      HANDLE_DELETE_PENDING)) != 0) {
+		if (fsp->op != NULL) {
+			fsp->op->global->durable = false;
+		}
+		return open->h.record.id;
+	}
+	begin_to_wait(fsp, open);
+	return 0;
+}
+
 static uint64_t close_begin(struct files_struct *fsp,
 			    enum file_close_type type)
 {
 	struct hvrs_open *open = hvrs_open_of(fsp);
+	bool keep = type == SHUTDOWN_CLOSE && fsp->op != NULL &&
+		fsp->op->global->durable;
 
 	if (open == NULL || !open->stored) {
 		return 0;
 	}
-	if (type == SHUTDOWN_CLOSE && fsp->op != NULL &&
-	    fsp->op->global->durable) {
-		return 0;
+	if (fsp->fsp_flags.is_directory) {
+		return close_directory(fsp, open, keep);
 	}
-	return open->h.record.id;
+	return keep ? 0 : open->h.record.id;
 }
 
 /* The record goes last: smbd may end before the close is whole. */

@@ -187,6 +187,9 @@ static void lose_cache(struct state_handle *h)
 	struct share_mode_lock *lck = NULL;
 	struct state_log_point point = {};
 
+	if ((r->flags & HANDLE_DIRECTORY) != 0) {
+		return;
+	}
 	if ((r->flags & HANDLE_LEASE) != 0 ? r->lease_state == 0 :
 	    r->oplock == NO_OPLOCK) {
 		return;

@@ -277,7 +277,9 @@ static bool rebuild_lease(struct rebuild *rebuild)
 	struct files_struct *fsp = rebuild->fsp;
 	struct GUID client_guid = hvrs_guid_back(&r->client_guid);
 	struct smb2_lease_key key = rebuild_key(r);
-	uint32_t state = r->lease_state;
+	/* Nobody told of what happened in a folder meanwhile. */
+	uint32_t state = (r->flags & HANDLE_DIRECTORY) != 0 ? 0 :
+		r->lease_state;
 	uint32_t stored = 0;
 	uint16_t version = r->lease_version;
 	uint16_t epoch = r->lease_epoch;
@@ -393,12 +395,19 @@ static void rebuild_locked(struct share_mode_lock *lck, bool *keep_locked,
 	rebuild->status = NT_STATUS_OK;
 }
 
+static bool is_kind(const struct handle_record *r, const SMB_STRUCT_STAT *st)
+{
+	return (r->flags & HANDLE_DIRECTORY) != 0 ?
+		S_ISDIR(st->st_ex_mode) : S_ISREG(st->st_ex_mode);
+}
+
 static NTSTATUS rebuild_open(struct rebuild *rebuild,
 			     struct files_struct *dirfsp,
 			     struct smb_filename *rel)
 {
 	const struct handle_record *r = rebuild->r;
 	struct files_struct *fsp = rebuild->fsp;
+	bool directory = (r->flags & HANDLE_DIRECTORY) != 0;
 	struct vfs_open_how how = {};
 	struct file_id file = {};
 	NTSTATUS status = NT_STATUS_OK;
@@ -410,10 +419,15 @@ static NTSTATUS rebuild_open(struct rebuild *rebuild,
 	fsp->fsp_flags.can_read = (r->access & FILE_READ_DATA) != 0;
 	fsp->fsp_flags.can_write = (r->access & (FILE_WRITE_DATA |
 						 FILE_APPEND_DATA)) != 0;
-	fsp->fsp_flags.can_lock = true;
+	fsp->fsp_flags.is_directory = directory;
+	fsp->fsp_flags.can_lock = !directory;
 	fsp->fsp_flags.initial_delete_on_close =
 		(r->flags & HANDLE_DELETE_INITIAL) != 0;
 	fsp->initial_allocation_size = r->allocation;
+	if (directory) {
+		fsp->fsp_flags.can_write = false;
+		how.flags = O_RDONLY | O_DIRECTORY;
+	}
 	if (fsp->fsp_flags.can_write && !CAN_WRITE(fsp->conn)) {
 		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
 	}
@@ -432,7 +446,7 @@ static NTSTATUS rebuild_open(struct rebuild *rebuild,
 		return map_nt_error_from_unix(errno);
 	}
 	file = vfs_file_id_from_sbuf(fsp->conn, &fsp->fsp_name->st);
-	if (!S_ISREG(fsp->fsp_name->st.st_ex_mode) ||
+	if (!is_kind(r, &fsp->fsp_name->st) ||
 	    !file_id_equal(&fsp->file_id, &file)) {
 		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
 	}
@@ -525,7 +539,7 @@ static NTSTATUS rebuild_start(struct vfs_handle_struct *handle,
 		return status;
 	}
 	file = vfs_file_id_from_sbuf(conn, &smb_fname->st);
-	if (!VALID_STAT(smb_fname->st) || !S_ISREG(smb_fname->st.st_ex_mode) ||
+	if (!VALID_STAT(smb_fname->st) || !is_kind(r, &smb_fname->st) ||
 	    file.devid != r->device || file.inode != r->inode ||
 	    file.extid != r->extra) {
 		return NT_STATUS_OBJECT_NAME_NOT_FOUND;

@@ -159,8 +159,12 @@ enum handle_verdict handle_contend(const struct handle_record *r,
 	if (verdict != HANDLE_GRANT) {
 		return verdict;
 	}
-	/* The machines of a shared disk do not wait for each other. */
+	/*
+	 * A folder is shared by many: only what its owner forbade is kept; the
+	 * machines of a shared disk do not wait for each other.
+	 */
 	if ((r->flags & HANDLE_PERSISTENT) != 0 &&
+	    (r->flags & HANDLE_DIRECTORY) == 0 &&
 	    !(who->shared && (r->flags & HANDLE_SHARED) != 0)) {
 		return HANDLE_UNAVAILABLE;
 	}

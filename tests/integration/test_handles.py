@@ -212,6 +212,32 @@ class Handles(handles.Case):
             self.assertEqual(b'content', again.read(0, 7), way)
             again.close()
 
+    def test_directories(self):
+        for way in self.WAYS:
+            client = self.client()
+            folder = client.open(self.name(way), sharing=smb2.SHARE_READ,
+                                 options=smb2.DIRECTORY,
+                                 access=smb2.READ_ONLY | smb2.DELETE)
+            self.assertEqual((60000, 2), granted(folder))
+            client.open(self.name(way + '/inside')).close()
+            self.lose(way, client)
+            # Listing is what it allows, deleting is not.
+            for share in ('vm', 'vmraw'):
+                self.assertEqual(SHARING_VIOLATION, self.stranger(
+                    share, self.name(way), options=smb2.DIRECTORY,
+                    disposition=smb2.OPEN, access=smb2.DELETE), way)
+            client.connect()
+            folder = client.reconnect(folder)
+            self.assertIn('inside', folder.list())
+            self.assertEqual(SHARING_VIOLATION, self.stranger(
+                'vmraw', self.name(way), options=smb2.DIRECTORY,
+                disposition=smb2.OPEN, access=smb2.DELETE), way)
+            folder.close()
+            self.assertEqual(NAME_NOT_FOUND, client.reconnect_status(folder))
+            self.assertEqual(OK, self.stranger(
+                'vmraw', self.name(way), options=smb2.DIRECTORY,
+                disposition=smb2.OPEN, access=smb2.DELETE), way)
+
     # ---- who may not -----------------------------------------------------------
 
     def test_others_cannot_reclaim(self):

@@ -429,6 +429,9 @@ static void test_others_find_it_unavailable(void **state)
 	assert_int_equal(HANDLE_UNAVAILABLE, handle_contend(&r, &who));
 	who.access = 0x80;
 	assert_int_equal(HANDLE_GRANT, handle_contend(&r, &who));
+	r.flags = HANDLE_PERSISTENT | HANDLE_DIRECTORY;
+	who.internal = false;
+	assert_int_equal(HANDLE_GRANT, handle_contend(&r, &who));
 	r.flags = HANDLE_RESILIENT;
 	who.internal = false;
 	who.access = 1;
