@@ -222,7 +222,7 @@ def threads(pid):
     """How many threads a process has; the last of them holds its files."""
     try:
         return len(os.listdir('/proc/%d/task' % pid))
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0
 
 
