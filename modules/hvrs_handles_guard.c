@@ -145,7 +145,16 @@ static NTSTATUS open_against_connected(struct hooks_open *open,
 {
 	enum handle_verdict verdict = HANDLE_GRANT;
 
-	if (!who->has_app_instance || who->internal) {
+	if (who->internal) {
+		return NT_STATUS_OK;
+	}
+	/* [MS-SMB2] 3.3.5.9.10: a replay of what another connection has. */
+	if (who->replay && who->persistent && who->has_create_guid &&
+	    (h->record.flags & HANDLE_PERSISTENT) != 0 &&
+	    guid_equal(&h->record.create_guid, &who->create_guid)) {
+		return NT_STATUS_FILE_NOT_AVAILABLE;
+	}
+	if (!who->has_app_instance) {
 		return NT_STATUS_OK;
 	}
 	verdict = handle_app_instance(&h->record, who);

@@ -205,11 +205,13 @@ static NTSTATUS recreate_check(struct smbd_smb2_request *req,
 		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
 	}
 	want->owner = is_owner(session_info, &h->record);
-	if (state == HANDLE_CONNECTED && hvrs_fence(h->owner)) {
-		state = HANDLE_WAITING;
-	}
-	verdict = handle_may_reconnect(&h->record, state,
+	/* Nobody but the rightful owner has a process killed for it. */
+	verdict = handle_may_reconnect(&h->record, HANDLE_WAITING,
 				       state_handles_now(), want);
+	if (state == HANDLE_CONNECTED &&
+	    (verdict != HANDLE_GRANT || !hvrs_fence(h->owner))) {
+		verdict = HANDLE_NOT_FOUND;
+	}
 	if (verdict != HANDLE_GRANT) {
 		return reconnect_status(verdict);
 	}

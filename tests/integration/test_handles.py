@@ -386,6 +386,14 @@ class Handles(handles.Case):
             self.assertEqual(first.action, again.action, way)
             again.close()
 
+    def test_replay_of_what_another_connection_has(self):
+        client, other = self.client(), self.client()
+        file = client.open(self.name())
+        with self.assertRaises(StatusError) as caught:
+            other.tree.create(self.name(), flags=0x20000000, contexts=[
+                handles.dh2q(file.create_guid)])
+        self.assertEqual(FILE_NOT_AVAILABLE, caught.exception.status)
+
     def test_strict_sync_is_refused(self):
         self.server.shares = dict(handles.SHARES, vm=['vfs objects = hvrs',
                                               'strict sync = no'])
