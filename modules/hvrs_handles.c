@@ -601,6 +601,7 @@ static const struct hooks_handles handles_client = {
 	.locked = hvrs_handles_locked,
 	.lease_down = lease_down,
 	.rename = hvrs_handles_rename,
+	.renamed = hvrs_handles_renamed,
 	.client = hvrs_handles_client,
 };
 

@@ -124,6 +124,8 @@ bool hvrs_handles_locked(struct files_struct *fsp,
 			 const struct lock_struct *lock);
 NTSTATUS hvrs_handles_rename(struct connection_struct *conn,
 			     struct files_struct *fsp);
+void hvrs_handles_renamed(struct connection_struct *conn,
+			  struct files_struct *fsp);
 void hvrs_handles_client(struct smbd_smb2_request *req);
 
 #endif

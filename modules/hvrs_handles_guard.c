@@ -365,3 +365,53 @@ NTSTATUS hvrs_handles_rename(struct connection_struct *conn,
 	state_handles_traverse(below_fn, &below);
 	return below.found ? NT_STATUS_ACCESS_DENIED : NT_STATUS_OK;
 }
+
+/* The name of a file in the share of a handle, or NULL outside of it. */
+static const char *name_in(const struct handle_record *r, const char *full)
+{
+	if (strncmp(full, (const char *)r->path.data, r->path.length) != 0 ||
+	    full[r->path.length] != '/') {
+		return NULL;
+	}
+	return full + r->path.length + 1;
+}
+
+/* Every handle of the file is to be found by its new name after a crash. */
+void hvrs_handles_renamed(struct connection_struct *conn,
+			  struct files_struct *fsp)
+{
+	struct state_log_point point = {};
+	uint64_t *ids = NULL;
+	size_t count = fsp->fsp_flags.is_directory ? 0 :
+		state_handles_of_file(talloc_tos(), &fsp->file_id, &ids);
+	char *full = NULL;
+	bool stored = false;
+	size_t i = 0;
+
+	if (count > 0) {
+		full = talloc_asprintf(talloc_tos(), "%s/%s",
+				       conn->connectpath,
+				       fsp->fsp_name->base_name);
+	}
+	for (i = 0; full != NULL && i < count; i++) {
+		struct state_handle *h = state_handles_fetch(talloc_tos(),
+							     ids[i]);
+		const char *name = h != NULL ? name_in(&h->record, full) :
+			NULL;
+
+		if (name != NULL) {
+			h->record.name.data = (const uint8_t *)name;
+			h->record.name.length = strlen(name);
+			stored = state_handles_store(h, &point) == 0 ||
+				stored;
+		}
+		TALLOC_FREE(h);
+	}
+	if (stored && state_handles_synced()) {
+		become_root();
+		state_log_commit(point);
+		unbecome_root();
+	}
+	TALLOC_FREE(full);
+	TALLOC_FREE(ids);
+}

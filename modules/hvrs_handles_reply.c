@@ -331,6 +331,37 @@ static void negotiate(struct smbd_smb2_request *req, DATA_BLOB body)
 
 /* ---- the hook ------------------------------------------------------------------------------- */
 
+/*
+ * A client has one lease for all its opens of a file: one of them may raise
+ * it for the others.
+ */
+static void store_siblings(struct files_struct *fsp)
+{
+	struct files_struct *other = NULL;
+	struct state_log_point point = {};
+
+	if (fsp->oplock_type != LEASE_OPLOCK || fsp->lease == NULL ||
+	    fsp->lease->ref_count < 2) {
+		return;
+	}
+	for (other = fsp->conn->sconn->files; other != NULL;
+	     other = other->next) {
+		struct hvrs_open *open = NULL;
+
+		if (other == fsp || other->oplock_type != LEASE_OPLOCK ||
+		    other->lease != fsp->lease) {
+			continue;
+		}
+		open = hvrs_open_of(other);
+		if (open != NULL && open->stored && other->op != NULL &&
+		    open->h.record.lease_state !=
+		    fsp->lease->lease.lease_state) {
+			hvrs_open_refresh(other, open);
+			state_handles_store(&open->h, &point);
+		}
+	}
+}
+
 static bool reply_create(struct smbd_smb2_request *req, NTSTATUS status,
 			 DATA_BLOB body, DATA_BLOB *dyn, const char *location,
 			 struct files_struct *fsp, struct hvrs_open *open)
@@ -353,6 +384,7 @@ static bool reply_create(struct smbd_smb2_request *req, NTSTATUS status,
 		}
 		return false;
 	}
+	store_siblings(fsp);
 	ret = open->stored ? store_changed(open, &point) :
 		store_new(fsp, open, &point);
 	if (ret != 0 && open->granted) {

@@ -217,7 +217,11 @@ static NTSTATUS hooked_rename(connection_struct *conn, files_struct *fsp,
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
-	return core_rename(conn, fsp, lck, to, last, attributes, replace);
+	status = core_rename(conn, fsp, lck, to, last, attributes, replace);
+	if (client != NULL && NT_STATUS_IS_OK(status)) {
+		client->renamed(conn, fsp);
+	}
+	return status;
 }
 
 static struct tevent_req *hooked_mc_negprot(TALLOC_CTX *mem_ctx,

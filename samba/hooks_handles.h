@@ -67,6 +67,10 @@ struct hooks_handles {
 	NTSTATUS (*rename)(struct connection_struct *conn,
 			   struct files_struct *fsp);
 
+	/* It has been renamed; fsp has its new name. */
+	void (*renamed)(struct connection_struct *conn,
+			struct files_struct *fsp);
+
 	/* A client connects with a GUID that another process may hold. */
 	void (*client)(struct smbd_smb2_request *req);
 };

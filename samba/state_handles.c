@@ -423,6 +423,7 @@ static int log_put(const struct handle_record *r,
 int state_handles_store(struct state_handle *h,
 			struct state_log_point *_point)
 {
+	struct state_handle *old = NULL;
 	struct db_record *lock = NULL;
 	int ret = 0;
 
@@ -433,6 +434,13 @@ int state_handles_store(struct state_handle *h,
 	if (lock == NULL) {
 		return -EIO;
 	}
+	/* Others may have changed it meanwhile: a rename, a lost cache. */
+	old = state_handles_fetch(talloc_tos(), h->record.id);
+	if (old != NULL && (int32_t)(old->record.revision -
+				     h->record.revision) > 0) {
+		h->record.revision = old->record.revision;
+	}
+	TALLOC_FREE(old);
 	h->record.revision++;
 	ret = log_put(&h->record, _point);
 	if (ret == 0 && !index_put(h)) {

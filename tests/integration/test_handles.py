@@ -238,6 +238,41 @@ class Handles(handles.Case):
                 'vmraw', self.name(way), options=smb2.DIRECTORY,
                 disposition=smb2.OPEN, access=smb2.DELETE), way)
 
+    def test_renamed_by_another(self):
+        """The file of two handles, by a third, through another share."""
+        for way in self.WAYS:
+            client, other = self.client(), self.client('vmraw')
+            first = client.open(self.name('a-' + way))
+            second = client.open(self.name('a-' + way))
+            third = other.tree.create(self.name('a-' + way),
+                                      access=smb2.DELETE |
+                                      smb2.READ_ATTRIBUTES)
+            new = self.name('b-' + way)
+            text = new.replace('/', '\\').encode('utf-16-le')
+            self.assertEqual(OK, third.set_info(
+                10, struct.pack('<B7xQI', 0, 0, len(text)) + text))
+            third.close()
+            self.assertEqual(OK, first.lock(0, 1))
+            self.lose(way, client)
+            client.connect()
+            for file in (first, second):
+                file.name = new
+                client.reconnect(file).close()
+
+    def test_lease_that_was_raised(self):
+        for way in ('lose_connection', 'kill_child', 'kill_all'):
+            client = self.client()
+            key = uuid.uuid4().bytes
+            first = client.open(self.name(way), R, key=key)
+            second = client.open(self.name(way), R | H | W, key=key)
+            self.assertEqual(R | H | W, lease_state(second))
+            self.lose(way, client)
+            client.connect()
+            self.assertEqual(R | H | W,
+                             lease_state(client.reconnect(first)), way)
+            self.assertEqual(R | H | W,
+                             lease_state(client.reconnect(second)), way)
+
     # ---- who may not -----------------------------------------------------------
 
     def test_others_cannot_reclaim(self):
