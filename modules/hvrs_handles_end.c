@@ -388,6 +388,8 @@ void hvrs_handles_sweep_start(void)
 {
 	struct tevent_context *ev = global_event_context();
 
+	/* What was asked for while nobody was there. */
+	sweep_requests();
 	tevent_add_timer(ev, ev, timeval_current_ofs_msec(100), sweep_timer,
 			 NULL);
 }

@@ -117,6 +117,8 @@ static NTSTATUS verdict_status(enum handle_verdict verdict)
 		return NT_STATUS(0xC0000719);
 	case HANDLE_FORCED_CLOSED:
 		return NT_STATUS(0xC00000B6);
+	case HANDLE_DUPLICATE:
+		return NT_STATUS_DUPLICATE_OBJECTID;
 	case HANDLE_NOT_FOUND:
 		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
 	case HANDLE_UNAVAILABLE:

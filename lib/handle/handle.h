@@ -218,6 +218,7 @@ enum handle_verdict {
 	HANDLE_SHARING,			/* SHARING_VIOLATION */
 	HANDLE_MISMATCH,		/* CONTEXT_MISMATCH */
 	HANDLE_FORCED_CLOSED,		/* FILE_FORCED_CLOSED */
+	HANDLE_DUPLICATE,		/* DUPLICATE_OBJECTID */
 	HANDLE_REPLAY,			/* the open itself, asked for again */
 	HANDLE_CLOSE_OLD,		/* the old one must go first */
 };

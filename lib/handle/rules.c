@@ -155,6 +155,12 @@ enum handle_verdict handle_contend(const struct handle_record *r,
 	    guid_equal(&r->create_guid, &who->create_guid)) {
 		return same_create(r, who);
 	}
+	if (!who->replay && who->has_create_guid &&
+	    (r->flags & HANDLE_CREATE_GUID) != 0 &&
+	    guid_equal(&r->create_guid, &who->create_guid) &&
+	    guid_equal(&r->client_guid, &who->client_guid)) {
+		return HANDLE_DUPLICATE;
+	}
 	verdict = handle_app_instance(r, who);
 	if (verdict != HANDLE_GRANT) {
 		return verdict;

@@ -456,6 +456,8 @@ static void test_same_create_again_is_a_replay(void **state)
 	assert_int_equal(HANDLE_DENIED, handle_contend(&r, &who));
 	who.replay = false;
 	assert_int_equal(HANDLE_UNAVAILABLE, handle_contend(&r, &who));
+	who.client_guid = r.client_guid;
+	assert_int_equal(HANDLE_DUPLICATE, handle_contend(&r, &who));
 }
 
 static void test_application_that_moved_closes_its_old_open(void **state)
