@@ -390,7 +390,7 @@ static void start_compare(struct job *job)
 	    !job_may_write(job)) {
 		return;
 	}
-	if (c->out_length < 2 * job->left) {
+	if (c->out_length != 2 * job->left) {
 		job_fail(job, SCSI_SENSE_CDB);
 		return;
 	}
@@ -455,7 +455,7 @@ static void start_same(struct job *job)
 	if (!job_range(job, &r) || !job_may_write(job)) {
 		return;
 	}
-	if (!no_data && c->out_length < block) {
+	if (!no_data && c->out_length != block) {
 		job_fail(job, SCSI_SENSE_CDB);
 		return;
 	}

@@ -172,6 +172,10 @@ void scsi_inquiry(const struct scsi_geometry *g, struct scsi_command *c)
 		return;
 	}
 	memcpy(data + 8, "Msft    Virtual Disk    1.0 ", 28);
+	/* Version descriptors: SAM-4, SPC-3, SBC-3 without a version. */
+	scsi_put16(data + 58, 0x0080);
+	scsi_put16(data + 60, 0x0300);
+	scsi_put16(data + 62, 0x04C0);
 	scsi_reply(c, data, sizeof(data), allocated);
 }
 

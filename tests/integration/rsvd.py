@@ -162,7 +162,7 @@ class Disk(smb2.File):
         size = struct.unpack_from('<I', body, 12)[0]
         assert length == 36 and body[5] == 20
         assert len(body) == 36 + size, (len(body), size)
-        sense = body[16:36]
+        self.sense = sense = body[16:36]
         code = (sense[2] & 15) << 16 | sense[12] << 8 | sense[13]
         return Result(scsi, code if scsi == CHECK else 0, body[36:], srb)
 

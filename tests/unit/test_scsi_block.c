@@ -145,6 +145,10 @@ static const struct refusal refusals[] = {
 	  SCSI_SENSE_CDB },
 	{ "write same without its block", { 0x41, [8] = 1 }, 511,
 	  SCSI_SENSE_CDB },
+	{ "write same with two blocks", { 0x41, [8] = 1 }, 1024,
+	  SCSI_SENSE_CDB },
+	{ "compare and write of too much data", { 0x89, [13] = 1 }, 1536,
+	  SCSI_SENSE_CDB },
 	{ "write same past the end",
 	  { 0x41, 0, 0, 0, 0x0F, 0xFF, 0, 0, 2 }, 512, SCSI_SENSE_RANGE },
 	{ "unmap with ANCHOR", { 0x42, 1, [8] = 24 }, 24, SCSI_SENSE_CDB },
@@ -194,7 +198,7 @@ static void test_a_protected_disk_takes_no_writes(void **test)
 {
 	static const uint8_t cdbs[][16] = {
 		{ 0x2A, [8] = 1 }, { 0x0A, [4] = 1 }, { 0x8A, [13] = 1 },
-		{ 0xAA, [9] = 1 }, { 0x41, [8] = 1 }, { 0x93, [13] = 1 },
+		{ 0xAA, [9] = 1 }, { 0x93, 0x01, [13] = 1 },
 		{ 0x89, [13] = 1 }, { 0x2E, [8] = 1 }, { 0x04 },
 	};
 	struct run *run = *test;
@@ -223,6 +227,7 @@ static void test_inquiry(void **test)
 	good(run, 96);
 	assert_memory_equal(data_in, "\0\0\5\2\x5b\0\0\2Msft    Virtual Disk  "
 			    "  1.0 ", 36);
+	assert_memory_equal(data_in + 58, "\0\x80\3\0\4\xc0\0", 7);
 	RUN(run, NULL, 0, 0x12, 0, 0, 0, 5);
 	good(run, 5);
 	RUN(run, NULL, 0, 0x12, 1, 0, 0, 255);
