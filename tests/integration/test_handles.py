@@ -2,6 +2,7 @@
 of them, and an orderly restart; nobody else gets in meanwhile."""
 
 import os
+import random
 import struct
 import threading
 import time
@@ -495,6 +496,62 @@ class Contended(handles.Case):
 
     def test_everything(self):
         self.check(self.WAYS, 16)
+
+
+class InBetween(handles.Case):
+    def ask_again(self, client, name, how):
+        try:
+            file = client.tree.create(name, flags=0x20000000, **how)
+            self.assertEqual(2, file.action)
+        except StatusError as error:
+            # The end came after the file and before its record.
+            self.assertEqual(smb2.NAME_COLLISION, error.status)
+            how['disposition'] = smb2.OPEN
+            file = client.tree.create(name, **how)
+        self.assertEqual((60000, 2), granted(file))
+        return file
+
+    def test_killed_between_requests_and_replies(self):
+        """What was answered comes back; what was not can be asked again."""
+        client = self.client()
+        for i in range(20):
+            asked, answered = [], {}
+            pid = handles.child_of(self.server, client.tree)
+            for j in range(12):
+                guid, name = uuid.uuid4().bytes, self.name('%d-%d' % (i, j))
+                how = dict(contexts=[handles.dh2q(guid)], sharing=0,
+                           disposition=smb2.CREATE_NEW)
+                asked.append((name, guid, how, client.tree.create_send(
+                    name, **how)))
+            time.sleep(random.random() * 0.02)
+            if i % 4 == 3:
+                self.server.kill()
+            else:
+                lab.kill(pid)
+            try:
+                while True:
+                    reply = client.tree.connection.receive()
+                    if reply.command == smb2.CREATE:
+                        answered[reply.mid] = smb2.File(client.tree,
+                                                        reply.body)
+            except (ConnectionError, struct.error):
+                pass
+            handles.gone(pid)
+            client.drop()
+            if i % 4 == 3:
+                self.server.start()
+            client.connect()
+            for name, guid, how, mid in asked:
+                file = answered.get(mid)
+                if file is not None:
+                    self.assertEqual((60000, 2), granted(file))
+                    file.create_guid, file.key, file.name = guid, None, name
+                    again = client.reconnect(file)
+                else:
+                    again = self.ask_again(client, name, how)
+                self.assertEqual(SHARING_VIOLATION,
+                                 self.stranger('vmraw', name))
+                again.close()
 
 
 class WithoutSync(handles.Case):
