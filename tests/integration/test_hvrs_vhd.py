@@ -102,6 +102,66 @@ class Convert(Case):
         self.assertGreaterEqual(shared, 32 * MIB)
         self.same(self.path('raw'), self.path('c.vhdx'), '-f', 'raw')
 
+    def test_sizes_and_sectors_that_do_not_fit(self):
+        """A raw disk of an odd size, and data of 512 bytes in sectors of
+        4096."""
+        data = bytes(4096) + lab.pattern(3 * MIB + 1000, 4)
+        with open(self.path('odd'), 'wb') as out:
+            out.write(data)
+        for name, how, unit in (('o.vhdx', [], 512), ('o.vhd', [], 512),
+                                ('f.vhd', ['--fixed'], 512),
+                                ('4.vhdx', ['--sector', '4096'], 4096)):
+            with self.subTest(name):
+                self.vhd('convert', self.path('odd'), self.path(name), *how)
+                self.vhd('check', self.path(name))
+                self.vhd('convert', self.path(name), self.path(name + '.raw'))
+                whole = -(-len(data) // unit) * unit
+                self.assertEqual(data + bytes(whole - len(data)),
+                                 lab.content(self.path(name + '.raw')))
+                if unit == 512:
+                    self.vhd('convert', self.path(name),
+                             self.path(name + '.4k.vhdx'), '--sector', '4096')
+                    self.vhd('convert', self.path(name + '.4k.vhdx'),
+                             self.path(name + '.4k'))
+                    self.assertEqual(data, lab.content(
+                        self.path(name + '.4k'))[:len(data)])
+
+    def dirty(self, disk):
+        """QEMU killed between writing its log and emptying it, which it
+        does at once: so try until the kill falls there."""
+        random.seed(2)
+        for _ in range(80):
+            if os.path.exists(disk):
+                os.unlink(disk)
+            lab.run('qemu-img', 'create', '-f', 'vhdx', '-o', 'block_size=1M',
+                    disk, '256M')
+            commands = []
+            for i in range(250):
+                commands += ['-c', 'write -P %d %dM 64k' % (i + 1, i)]
+            process = subprocess.Popen(['qemu-io', '-f', 'vhdx', *commands,
+                                        disk], stdout=subprocess.DEVNULL)
+            time.sleep(random.uniform(0.05, 0.25))
+            process.kill()
+            process.wait()
+            log = json.loads(self.vhd('dump-log', '--json', disk))
+            if any(entry['active'] for entry in log):
+                return
+        self.fail('no kill left a log')
+
+    def test_a_log_that_qemu_left(self):
+        disk = self.path('q.vhdx')
+        self.dirty(disk)
+        before = lab.content(disk)
+        shutil.copy(disk, self.path('theirs.vhdx'))
+        self.assertIn('replayed in memory', self.vhd('check', disk))
+        self.vhd('convert', disk, self.path('q.raw'))
+        self.assertEqual(before, lab.content(disk))
+        lab.run('qemu-img', 'check', '-r', 'all', self.path('theirs.vhdx'))
+        self.same(self.path('q.raw'), self.path('theirs.vhdx'), '-f', 'raw')
+        self.assertIn('replayed', self.vhd('check', '--repair', disk))
+        lab.run('qemu-img', 'check', disk)
+        self.same(self.path('q.raw'), disk, '-f', 'raw')
+
     def test_nothing_is_replaced(self):
         raw = self.raw()
         self.vhd('convert', raw, self.path('a.vhdx'))
@@ -241,6 +301,42 @@ class Change(Case):
             self.assertEqual(wanted, lab.content(out)[:len(wanted)])
             os.unlink(out)
 
+    def test_killed_in_the_middle_of_resize(self):
+        raw = self.raw()
+        for turn in range(8):
+            disk = self.path('a%d.vhdx' % turn)
+            self.vhd('convert', raw, disk, '--block-size', '1M')
+            process = subprocess.Popen(['hvrs-vhd', 'resize', disk, '40T'])
+            time.sleep(0.004 * turn)
+            process.kill()
+            process.wait()
+            self.vhd('check', disk)
+            size = json.loads(self.vhd('info', '--json', disk))['size']
+            self.assertIn(size, (24 * MIB, 40 << 40))
+            self.vhd('resize', disk, '24M')
+            self.same(raw, disk, '-f', 'raw')
+
+    def test_a_disk_in_use_is_not_changed(self):
+        disk = self.path('a.vhdx')
+        self.vhd('create', '--size', '16M', disk)
+        before = lab.content(disk)
+        with open(disk, 'rb'):
+            self.vhd('resize', disk, '32M', status=1)
+            self.assertIn('has it open', self.error)
+            self.vhd('compact', disk, status=1)
+            self.vhd('check', '--repair', disk, status=1)
+            self.vhd('convert', disk, self.path('good.raw'))
+        with open(disk, 'r+b'):
+            self.vhd('convert', disk, self.path('bad.raw'), status=1)
+            self.assertIn('for writing', self.error)
+            self.vhd('create', '--parent', disk, self.path('c.vhdx'),
+                     status=1)
+            self.vhd('info', disk)
+        self.assertEqual(before, lab.content(disk))
+        self.assertEqual(['a.vhdx', 'good.raw'],
+                         sorted(os.listdir(self.directory)))
+        self.vhd('resize', disk, '32M')
+
     def test_two_at_once(self):
         self.vhd('create', '--size', '16M', self.path('a.vhdx'))
         import fcntl
@@ -271,6 +367,10 @@ class Sets(Case):
         lab.run('qemu-io', '-f', 'vhdx', '-c', 'write -P 1 1M 64k',
                 self.path(json.loads(self.vhd('info', '--json',
                                               self.set))['leaf']))
+        leaf = json.loads(self.vhd('info', '--json', self.set))['leaf']
+        with open(self.path(leaf), 'r+b'):
+            self.vhd('snapshot', 'create', self.set, status=1)
+        self.assertEqual('', self.vhd('snapshot', 'list', self.set))
         first = self.vhd('snapshot', 'create', self.set).strip()
         self.assertEqual(1, self.value(self.set))
         out = self.vhd('snapshot', 'list', self.set)

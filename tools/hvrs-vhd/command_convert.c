@@ -21,6 +21,7 @@
 
 struct target {
 	enum format format;
+	uint64_t unit;		/* writes are multiples of it */
 	struct new_file *file;
 	struct vhdx *vhdx;
 	struct vhd_writer *vhd;
@@ -177,6 +178,33 @@ static bool is_zero(const uint8_t *bytes, size_t length)
 	       (bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0);
 }
 
+/*
+ * Copies a part.  An extent may begin or end within a sector of the target
+ * (512 bytes in one of 4096, a raw disk's last bytes): the whole sector is
+ * copied then, with zeros past the source's end.
+ */
+static int copy_part(struct tool *tool, struct target *target,
+		     struct disk *source, uint64_t offset, uint64_t length,
+		     uint8_t *buffer)
+{
+	uint64_t begin = offset / target->unit * target->unit;
+	uint64_t end = (offset + length + target->unit - 1) / target->unit *
+		       target->unit;
+	uint64_t there = end < source->size ? end : source->size;
+	int ret = disk_read(tool, source, buffer, begin,
+			    (size_t)(there - begin));
+
+	if (ret != 0) {
+		return ret;
+	}
+	memset(buffer + (there - begin), 0, (size_t)(end - there));
+	if (is_zero(buffer, (size_t)(end - begin))) {
+		return 0;
+	}
+	return target_write(tool, target, buffer, begin,
+			    (size_t)(end - begin));
+}
+
 static int copy_extent(struct tool *tool, struct target *target,
 		       struct disk *source, struct extent *extent,
 		       uint8_t *buffer)
@@ -192,13 +220,8 @@ static int copy_extent(struct tool *tool, struct target *target,
 		if (ret == 0 && part == 0) {
 			part = extent->length < PIECE ? extent->length
 						      : PIECE;
-			ret = disk_read(tool, source, buffer, extent->offset,
-					(size_t)part);
-			if (ret == 0 && !is_zero(buffer, (size_t)part)) {
-				ret = target_write(tool, target, buffer,
-						   extent->offset,
-						   (size_t)part);
-			}
+			ret = copy_part(tool, target, source, extent->offset,
+					part, buffer);
 		}
 		if (ret != 0) {
 			return ret;
@@ -212,9 +235,9 @@ static int copy_extent(struct tool *tool, struct target *target,
 }
 
 static int copy_all(struct tool *tool, struct target *target,
-		    struct disk *source, uint64_t size)
+		    struct disk *source)
 {
-	uint8_t *buffer = talloc_size(tool->mem_ctx, PIECE);
+	uint8_t *buffer = talloc_size(tool->mem_ctx, PIECE + 2 * CLUSTER);
 	uint64_t offset = 0;
 	int ret = 0;
 
@@ -236,8 +259,6 @@ static int copy_all(struct tool *tool, struct target *target,
 					  buffer);
 		}
 	}
-	/* The raw disk's last, incomplete sector was read as a whole one. */
-	(void)size;
 	talloc_free(buffer);
 	return ret;
 }
@@ -260,19 +281,30 @@ static int target_close(struct tool *tool, struct target *target)
 	return ret;
 }
 
+static uint64_t sector_of(const struct tool *tool, enum format format)
+{
+	if (format == FORMAT_RAW) {
+		return 1;
+	}
+	return format != FORMAT_VHD && tool->arguments.sector == 4096 ? 4096
+								      : 512;
+}
+
 static int convert_to(struct tool *tool, struct disk *source,
 		      enum format format, const char *path)
 {
 	struct target target = { .format = format };
-	uint64_t size = (source->size + 511) / 512 * 512;
 	char text[32] = "";
-	int ret = target_open(tool, &target, path,
-			      format == FORMAT_RAW ? source->size : size);
+	int ret = TOOL_OK;
 
+	target.unit = sector_of(tool, format);
+	ret = target_open(tool, &target, path,
+			  (source->size + target.unit - 1) / target.unit *
+				  target.unit);
 	if (ret != TOOL_OK) {
 		return ret;
 	}
-	ret = copy_all(tool, &target, source, size);
+	ret = copy_all(tool, &target, source);
 	progress_end(tool);
 	if (ret == 0) {
 		ret = target_close(tool, &target);
@@ -336,6 +368,7 @@ int command_convert(struct tool *tool)
 			"raw, vhd, vhdx and vhds\n", tool->arguments.format);
 		return TOOL_USAGE;
 	}
+	tool->no_writers = true;
 	source = disk_open(tool, tool->arguments.files[0], false);
 	if (source == NULL) {
 		return TOOL_FAILED;

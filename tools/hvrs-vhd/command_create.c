@@ -49,6 +49,7 @@ static int make_vhdx(struct tool *tool, const char *path)
 			return tool_fail(path, EINVAL, "it must lie in the "
 					 "folder of its parent", NULL);
 		}
+		tool->no_writers = true;
 		parent = disk_open(tool, arguments->parent, false);
 		if (parent == NULL) {
 			return TOOL_FAILED;

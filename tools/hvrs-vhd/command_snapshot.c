@@ -36,6 +36,18 @@ static int make_child(struct tool *tool, const char *set, const char *parent,
 	return command_create(&child);
 }
 
+/* Whether the leaf is at rest; what a crash left in its log is replayed. */
+static int rest(struct tool *tool, const struct vhdset *set, const char *path)
+{
+	struct vhdset_info info = {};
+	struct disk *leaf = NULL;
+
+	vhdset_info_get(set, &info);
+	leaf = disk_open_alone(tool, beside(tool->mem_ctx, path, info.leaf),
+			       true);
+	return leaf != NULL ? disk_close(tool, leaf) : TOOL_FAILED;
+}
+
 static int list_all(const struct vhdset *set, const char *path)
 {
 	const struct vhdset_snapshot *list = NULL;
@@ -158,6 +170,9 @@ static int act(struct tool *tool, const char *action, const char *path,
 	}
 	if (strcmp(action, "list") == 0) {
 		return list_all(set, path);
+	}
+	if (!looks && rest(tool, set, path) != TOOL_OK) {
+		return TOOL_FAILED;
 	}
 	if (strcmp(action, "create") == 0) {
 		return create(tool, set, path);

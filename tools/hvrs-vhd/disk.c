@@ -23,10 +23,26 @@ static int disk_destroy(struct disk *disk)
 }
 
 /*
+ * Whether another program of this machine has the file open: at all, or for
+ * writing.  smbd and QEMU know nothing of our locks, but the kernel gives a
+ * lease only on a file that they do not have open (fcntl(2), F_SETLEASE).  It
+ * is given back at once: who opens the file later shall not have to wait.
+ * Where there are no leases (devices, other people's files) nothing is known.
+ */
+static bool is_in_use(int fd, bool writable)
+{
+	if (fcntl(fd, F_SETLEASE, writable ? F_WRLCK : F_RDLCK) == 0) {
+		fcntl(fd, F_SETLEASE, F_UNLCK);
+		return false;
+	}
+	return errno == EAGAIN;
+}
+
+/*
  * Opens a file and takes it for our own: shared by those who read, alone for
  * who writes.  A descriptor, or -1 after a message.
  */
-static int open_locked(const char *path, bool writable)
+static int open_locked(struct tool *tool, const char *path, bool writable)
 {
 	struct stat st = {};
 	int fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC |
@@ -47,6 +63,14 @@ static int open_locked(const char *path, bool writable)
 	}
 	if (flock(fd, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0) {
 		tool_fail(path, errno, "another hvrs-vhd works on it", NULL);
+		close(fd);
+		return -1;
+	}
+	if ((writable || tool->no_writers) && is_in_use(fd, writable)) {
+		tool_fail(path, EBUSY, writable
+				? "another program has it open"
+				: "another program has it open for writing",
+			  "stop the virtual machine, or whatever uses it");
 		close(fd);
 		return -1;
 	}
@@ -189,7 +213,7 @@ static int find_leaf(struct tool *tool, struct disk *disk, bool writable)
 	disk->file = talloc_asprintf(disk, "%s/%s",
 				     folder_of(disk, disk->path), info.leaf);
 	close(disk->fd);
-	disk->fd = open_locked(disk->file, writable);
+	disk->fd = open_locked(tool, disk->file, writable);
 	return disk->fd == -1 ? -1 : 0;
 }
 
@@ -206,7 +230,7 @@ static struct disk *open_any(struct tool *tool, const char *path,
 	}
 	disk->path = path;
 	disk->file = path;
-	disk->fd = open_locked(path, writable);
+	disk->fd = open_locked(tool, path, writable);
 	talloc_set_destructor(disk, disk_destroy);
 	if (disk->fd == -1) {
 		goto fail;

@@ -50,6 +50,7 @@ struct arguments {
 struct tool {
 	TALLOC_CTX *mem_ctx;
 	struct tevent_context *ev;
+	bool no_writers;	/* disks that are being written are refused */
 	struct arguments arguments;
 };
 
