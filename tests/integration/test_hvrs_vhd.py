@@ -162,6 +162,37 @@ class Convert(Case):
         lab.run('qemu-img', 'check', disk)
         self.same(self.path('q.raw'), disk, '-f', 'raw')
 
+    def test_holes_within_blocks_stay_holes(self):
+        """Whether blocks are shared (XFS) or copied (to ext4)."""
+        with open(self.path('raw'), 'wb') as out:
+            out.write(lab.pattern(MIB, 1))
+            out.truncate(64 * MIB)
+        self.vhd('convert', self.path('raw'), self.path('a.vhdx'))
+        other = tempfile.mkdtemp(dir='/srv/ext4')
+        self.addCleanup(shutil.rmtree, other)
+        for directory in (self.directory, other):
+            for name in ('b.raw', 'b.vhd', 'b.vhdx'):
+                path = os.path.join(directory, name)
+                self.vhd('convert', self.path('a.vhdx'), path)
+                os.sync()
+                self.assertLess(os.stat(path).st_blocks * 512, 4 * MIB, path)
+            self.assertLess(os.path.getsize(directory + '/b.vhd'), 4 * MIB)
+            self.vhd('convert', directory + '/b.vhd', directory + '/c.raw')
+            self.assertEqual(lab.content(self.path('raw')),
+                             lab.content(directory + '/c.raw'))
+
+    def test_no_leaf_without_its_set(self):
+        open(self.path('x.vhds'), 'w').close()
+        self.vhd('create', '--size', '16M', self.path('x.vhds'), status=1)
+        self.vhd('convert', self.raw(), self.path('x.vhds'), status=1)
+        self.assertEqual(['raw', 'x.vhds'],
+                         sorted(os.listdir(self.directory)))
+
+    def test_a_pipe_is_not_waited_for(self):
+        os.mkfifo(self.path('p'))
+        for command in ('info', 'check', 'map', 'dump-log'):
+            self.vhd(command, self.path('p'), status=1)
+
     def test_nothing_is_replaced(self):
         raw = self.raw()
         self.vhd('convert', raw, self.path('a.vhdx'))

@@ -205,21 +205,57 @@ static int copy_part(struct tool *tool, struct target *target,
 			    (size_t)(end - begin));
 }
 
+/*
+ * How much of an extent from its start on is a hole of the file it lies in,
+ * and so zeros, which the new file has anyway.  *_data: what follows it up to
+ * the next hole.
+ */
+static uint64_t hole_length(const struct disk *source,
+			    const struct extent *extent, uint64_t *_data)
+{
+	off_t at = (off_t)extent->file_offset;
+	off_t data = -1;
+	off_t hole = -1;
+
+	*_data = extent->length;
+	if (extent->depth != 0) {
+		return 0;
+	}
+	data = lseek(source->fd, at, SEEK_DATA);
+	if (data == -1) {
+		return errno == ENXIO ? extent->length : 0;
+	}
+	if (data > at) {
+		return (uint64_t)(data - at) < extent->length
+			       ? (uint64_t)(data - at)
+			       : extent->length;
+	}
+	hole = lseek(source->fd, at, SEEK_HOLE);
+	if (hole > at && (uint64_t)(hole - at) < extent->length) {
+		*_data = (uint64_t)(hole - at);
+	}
+	return 0;
+}
+
 static int copy_extent(struct tool *tool, struct target *target,
 		       struct disk *source, struct extent *extent,
 		       uint8_t *buffer)
 {
 	while (extent->length > 0) {
-		uint64_t part = extent->length;
+		uint64_t data = 0;
+		uint64_t part = hole_length(source, extent, &data);
+		bool hole = part > 0;
 		int ret = 0;
 
 		if (stop_wanted()) {
 			return -EINTR;
 		}
-		ret = clone_part(tool, target, source, extent, &part);
+		if (!hole) {
+			part = data;
+			ret = clone_part(tool, target, source, extent, &part);
+		}
 		if (ret == 0 && part == 0) {
-			part = extent->length < PIECE ? extent->length
-						      : PIECE;
+			part = data < PIECE ? data : PIECE;
 			ret = copy_part(tool, target, source, extent->offset,
 					part, buffer);
 		}
@@ -351,9 +387,14 @@ static int convert_to_set(struct tool *tool, struct disk *source,
 	ret = vhdset_create(file->store, name);
 	if (ret != 0) {
 		talloc_free(file);
+		unlink(leaf);
 		return tool_fail(path, ret, "it cannot be created", NULL);
 	}
-	return new_file_finish(file);
+	ret = new_file_finish(file);
+	if (ret != TOOL_OK) {
+		unlink(leaf);
+	}
+	return ret;
 }
 
 int command_convert(struct tool *tool)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tool.h"
 
@@ -120,20 +121,27 @@ static int make_set(struct tool *tool, const char *path)
 	}
 	snprintf(folder, sizeof(folder), "%s", path);
 	leaf = talloc_asprintf(tool->mem_ctx, "%s/%s", dirname(folder), name);
-	ret = make_vhdx(tool, leaf);
-	if (ret != TOOL_OK) {
-		return ret;
-	}
+	/* The set first: where it cannot be, no leaf is left. */
 	file = new_file_open(tool, path);
 	if (file == NULL) {
 		return TOOL_FAILED;
 	}
+	ret = make_vhdx(tool, leaf);
+	if (ret != TOOL_OK) {
+		talloc_free(file);
+		return ret;
+	}
 	ret = vhdset_create(file->store, name);
 	if (ret != 0) {
 		talloc_free(file);
+		unlink(leaf);
 		return tool_fail(path, ret, "it cannot be created", NULL);
 	}
-	return new_file_finish(file);
+	ret = new_file_finish(file);
+	if (ret != TOOL_OK) {
+		unlink(leaf);
+	}
+	return ret;
 }
 
 int command_create(struct tool *tool)

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "tool.h"
 
@@ -132,9 +133,17 @@ int command_dump_log(struct tool *tool)
 	const char *path = tool->arguments.files[0];
 	struct store *store = NULL;
 	json_t *list = NULL;
-	int ret = file_store_open(tool->mem_ctx, tool->ev, AT_FDCWD, path, 0,
-				  &store);
+	struct stat st = {};
+	int ret = 0;
 
+	/* A pipe would be waited for. */
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) &&
+	    !S_ISBLK(st.st_mode)) {
+		return tool_fail(path, EINVAL, "it is neither a file nor a "
+				 "block device", NULL);
+	}
+	ret = file_store_open(tool->mem_ctx, tool->ev, AT_FDCWD, path, 0,
+			      &store);
 	if (ret != 0) {
 		return tool_fail(path, ret, "it cannot be opened", NULL);
 	}

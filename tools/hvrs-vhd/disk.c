@@ -123,6 +123,7 @@ static struct vhd *open_vhd(struct tool *tool, TALLOC_CTX *mem_ctx,
 	struct vhd *disk = NULL;
 	struct vhd *parent = NULL;
 	struct store *below = NULL;
+	struct stat st = {};
 	char *name = NULL;
 	unsigned index = 0;
 	int ret = vhd_open(mem_ctx, store, &how, &disk, why);
@@ -144,7 +145,9 @@ static struct vhd *open_vhd(struct tool *tool, TALLOC_CTX *mem_ctx,
 		char *full = talloc_asprintf(mem_ctx, "%s/%s",
 					     folder_of(mem_ctx, path), name);
 
-		if (strstr(name, "..") != NULL ||
+		/* No way out of the folder, no pipe that would be waited for. */
+		if (strstr(name, "..") != NULL || lstat(full, &st) != 0 ||
+		    !S_ISREG(st.st_mode) ||
 		    file_store_open(mem_ctx, tool->ev, AT_FDCWD, full, 0,
 				    &below) != 0) {
 			continue;
@@ -157,7 +160,12 @@ static struct vhd *open_vhd(struct tool *tool, TALLOC_CTX *mem_ctx,
 		if (vhd_parent_check(disk, parent) == 0) {
 			how.parent = parent;
 			ret = vhd_open(mem_ctx, store, &how, &disk, why);
-			return ret == 0 ? disk : NULL;
+			if (ret != 0) {
+				tool_fail(path, ret, "it cannot be opened",
+					  *why);
+				return NULL;
+			}
+			return disk;
 		}
 	}
 	tool_fail(path, ENOENT, "its parent is not found beside it", NULL);
