@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 struct link {
 	struct store *store;
@@ -199,6 +200,7 @@ static int files_find_in(TALLOC_CTX *frame, TALLOC_CTX *mem_ctx,
 	char *root = NULL;
 	char *real = NULL;
 	char *at = NULL;
+	struct stat st = {};
 	int ret = 0;
 
 	wanted = talloc_asprintf(frame, "%.*s/%s", folder,
@@ -220,6 +222,13 @@ static int files_find_in(TALLOC_CTX *frame, TALLOC_CTX *mem_ctx,
 	}
 	if (!is_below(root, real)) {
 		return -ENOENT;
+	}
+	/* An open of a pipe would wait for its other end. */
+	if (stat(real, &st) != 0) {
+		return -errno;
+	}
+	if (!S_ISREG(st.st_mode)) {
+		return -EINVAL;
 	}
 	ret = file_store_open(mem_ctx, files->ev, AT_FDCWD, real, 0, _store);
 	if (ret == 0) {

@@ -192,6 +192,14 @@ class Convert(Case):
         os.mkfifo(self.path('p'))
         for command in ('info', 'check', 'map', 'dump-log'):
             self.vhd(command, self.path('p'), status=1)
+        self.vhd('create', '--size', '16M', self.path('p.vhdx'))
+        self.vhd('create', '--parent', self.path('p.vhdx'),
+                 self.path('c.vhdx'))
+        os.unlink(self.path('p.vhdx'))
+        self.vhd('map', self.path('c.vhdx'), status=1)
+        self.assertIn('--root', self.error)
+        os.mkfifo(self.path('p.vhdx'))
+        self.vhd('map', self.path('c.vhdx'), status=1)
 
     def test_nothing_is_replaced(self):
         raw = self.raw()

@@ -61,6 +61,8 @@ static int open_locked(struct tool *tool, const char *path, bool writable)
 		close(fd);
 		return -1;
 	}
+	/* It kept us from waiting for a pipe; io_uring takes it for more. */
+	fcntl(fd, F_SETFL, 0);
 	if (flock(fd, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0) {
 		tool_fail(path, errno, "another hvrs-vhd works on it", NULL);
 		close(fd);
@@ -277,6 +279,12 @@ static struct disk *open_any(struct tool *tool, const char *path,
 	case FORMAT_SET:
 		ret = open_vhdx(tool, disk, writable, parents, &why);
 		break;
+	}
+	if (ret == -ENOENT && why == NULL) {
+		why = "a parent of it is not where it says; put it there, or "
+		      "name with --root a folder that holds both";
+	} else if (ret == -ESTALE && why == NULL) {
+		why = "a parent was changed after its child was made";
 	}
 	if (ret != 0) {
 		tool_fail(disk->file, ret, "it cannot be opened", why);
