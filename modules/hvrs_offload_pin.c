@@ -182,6 +182,7 @@ static uint64_t my_start(void)
 
 int hvrs_token_open(const struct token_record *record)
 {
+	struct token_record again = {};
 	struct token_stamp stamp = {};
 	char path[64] = "";
 	uint64_t before = process_start(record->process);
@@ -202,8 +203,14 @@ int hvrs_token_open(const struct token_record *record)
 			 strerror(saved));
 		return -EKEYREJECTED;
 	}
-	/* The number may have come to name another file, by mistake only. */
-	if (hvrs_stamp_get(fd, &stamp) != 0 ||
+	/*
+	 * The number may have come to name another file meanwhile, even one
+	 * with the inode of the old.  But a record is taken away before its
+	 * descriptor is closed: where it still is, this is the right one.
+	 */
+	if (state_tokens_fetch(&record->id, &again) != 0 ||
+	    process_start(record->process) != record->started ||
+	    hvrs_stamp_get(fd, &stamp) != 0 ||
 	    stamp.device != record->stamp.device ||
 	    stamp.inode != record->stamp.inode ||
 	    (!record->pinned &&

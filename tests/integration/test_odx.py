@@ -2,6 +2,7 @@
 and what a token is worth: a point in time, to its user, for its time."""
 
 import glob
+import mmap
 import os
 import random
 import subprocess
@@ -205,7 +206,6 @@ class Content(lab.Case):
             lab.put(self.path('from.vhdx'), 8192, new)
 
         def by_a_mapping(source):
-            import mmap
             with open(self.path('from.vhdx'), 'r+b') as file:
                 with mmap.mmap(file.fileno(), 0) as view:
                     view[5000] = view[5000] ^ 1
@@ -219,6 +219,25 @@ class Content(lab.Case):
                        lambda source: lab.put(self.path('from.vhdx'), 0,
                                               b'x')):
             self.changed(change, dies)
+
+    def test_a_page_that_was_dirty_before(self):
+        """A store that the kernel would not notice, were it not for us."""
+        source, target = self.pair(lab.pattern(64 * KIB, 1))
+        blank = target.read(0, 3)
+        with open(self.path('from.vhdx'), 'r+b') as file:
+            with mmap.mmap(file.fileno(), 4096) as page:
+                page[0:3] = b'old'
+                _, _, token = odx.get(source, 0, 4096)
+                page[0:3] = b'new'
+                status, _ = target.fsctl(OFFLOAD_WRITE,
+                                         write(0, 4096, token), 16)
+        got = target.read(0, 3)
+        if self.share == 'vmext4':
+            self.expect(INVALID_TOKEN, status)
+            self.assertEqual(blank, got)
+        else:
+            self.expect(OK, status)
+            self.assertEqual(b'old', got)
 
     def test_changed_at_once(self):
         """The change comes in the same tick of the clock as the token."""
