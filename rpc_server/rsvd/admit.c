@@ -323,21 +323,25 @@ bool rsvd_admit_now(struct rsvd_open *open, const struct scsi_command *command,
 		    struct rsvd_admitted *_a)
 {
 	struct scsi_admission admission = {};
+	bool writes = scsi_command_writes(command->cdb);
 
 	if (!open->known || needs_lock(command) ||
 	    scsi_pr_attention(&open->pr, &open->nexus) != SCSI_SENSE_NONE) {
 		return false;
 	}
-	if (!rsvd_fence_enter(open->fence, open->generation)) {
+	/* Who only reads is in nobody's way. */
+	if (writes ? !rsvd_fence_enter(open->fence, open->generation) :
+	    rsvd_fence_generation(open->fence) != open->generation) {
 		open->known = false;
 		return false;
 	}
 	scsi_pr_admit(&open->pr, &open->nexus, command->cdb, &admission);
 	*_a = (struct rsvd_admitted) {
-		.go = admission.go, .generation = open->generation,
+		.go = admission.go, .fenced = admission.go && writes,
+		.generation = open->generation,
 		.result = admission.result,
 	};
-	if (!_a->go) {
+	if (writes && !_a->go) {
 		rsvd_fence_exit(open->fence, open->generation);
 	}
 	return true;
@@ -345,7 +349,9 @@ bool rsvd_admit_now(struct rsvd_open *open, const struct scsi_command *command,
 
 void rsvd_admit_over(struct rsvd_open *open, const struct rsvd_admitted *a)
 {
-	rsvd_fence_exit(open->fence, a->generation);
+	if (a->fenced) {
+		rsvd_fence_exit(open->fence, a->generation);
+	}
 }
 
 /* ---- with it --------------------------------------------------------------------------- */
@@ -430,7 +436,8 @@ static int decide(struct admit_state *state, struct state_rsvd_lock *lock)
 		return 0;
 	}
 	learn(open, lock->record, generation);
-	if (state->a.go && !rsvd_fence_enter(open->fence, generation)) {
+	state->a.fenced = state->a.go && scsi_command_writes(c->cdb);
+	if (state->a.fenced && !rsvd_fence_enter(open->fence, generation)) {
 		/* Not while the record is locked. */
 		return -EAGAIN;
 	}

@@ -120,6 +120,7 @@ bool rsvd_admit_keep(struct rsvd_open *open);
 /* A command on its way; reservation commands are answered here. */
 struct rsvd_admitted {
 	bool go;		/* execute it, then rsvd_admit_over() */
+	bool fenced;		/* it writes: others can wait for its end */
 	uint64_t generation;
 	enum scsi_sense attention;
 	struct scsi_result result;	/* where not */
