@@ -66,7 +66,7 @@ done:
 }
 
 static uint32_t open_disk(struct check *check, const char *path,
-			  const struct guid *initiator,
+			  const struct guid *initiator, uint32_t version,
 			  struct smb_file *_file)
 {
 	uint8_t data[CONTEXT_LENGTH] = {};
@@ -86,7 +86,7 @@ static uint32_t open_disk(struct check *check, const char *path,
 
 	utf16_from_utf8("hvrs-check", host, sizeof(host), &length);
 	cursor_put_init(&put, data, sizeof(data));
-	cursor_put_le32(&put, 2);
+	cursor_put_le32(&put, version);
 	cursor_put_u8(&put, 1);
 	cursor_put_zero(&put, 3);
 	cursor_put_guid(&put, initiator);
@@ -262,6 +262,7 @@ enum verdict probe_shared_disk(struct check *check)
 	size_t length = 0;
 	const char *path = NULL;
 	enum verdict result = FAIL;
+	uint32_t version = 0;
 	uint32_t status = put_disk(check, "shared.vhdx");
 
 	if (status == STATUS_OK) {
@@ -283,12 +284,14 @@ enum verdict probe_shared_disk(struct check *check)
 		return verdict(check, FAIL, "FSCTL_QUERY_SHARED_VIRTUAL_DISK_"
 			       "SUPPORT: %s", smb_status(status));
 	}
+	/* A server of version 1 refuses the context of version 2. */
+	version = out[0] == 7 ? 2 : 1;
 	path = talloc_asprintf(check->mem_ctx,
 			       "%s/shared.vhdx:SharedVirtualDisk",
 			       check->folder);
-	status = open_disk(check, path, &first, &one);
+	status = open_disk(check, path, &first, version, &one);
 	if (status == STATUS_OK) {
-		status = open_disk(check, path, &second, &two);
+		status = open_disk(check, path, &second, version, &two);
 	}
 	if (status != STATUS_OK) {
 		return verdict(check, FAIL, "a VHDX cannot be opened as "
