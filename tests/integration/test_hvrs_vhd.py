@@ -278,6 +278,43 @@ class Convert(Case):
                          lab.content(self.path('out')))
 
 
+    def test_a_mounted_guest_file_system(self):
+        """XFS, mounted by the kernel from a VHDX behind QEMU's driver, then
+        from what ours reads of it."""
+        disk, raw = self.path('g.vhdx'), self.path('g.raw')
+        export, mount = self.path('export'), self.path('m')
+        self.vhd('create', '--size', '512M', disk)
+        open(export, 'w').close()
+        os.mkdir(mount)
+        daemon = subprocess.Popen(
+            ['qemu-storage-daemon', '--blockdev',
+             'driver=file,node-name=f,filename=' + disk, '--blockdev',
+             'driver=vhdx,node-name=d,file=f', '--export',
+             'type=fuse,id=e,node-name=d,writable=on,mountpoint=' + export])
+        try:
+            for _ in range(100):
+                if os.path.getsize(export) == 512 * MIB:
+                    break
+                time.sleep(0.05)
+            device = lab.run('losetup', '-f', '--show', export).strip()
+            try:
+                lab.run('mkfs.xfs', '-q', device)
+                lab.run('mount', device, mount)
+                shutil.copytree('/usr/include/linux', mount + '/linux')
+                lab.run('umount', mount)
+            finally:
+                lab.run('losetup', '-d', device)
+        finally:
+            daemon.terminate()
+            daemon.wait()
+        self.vhd('check', disk)
+        self.vhd('convert', disk, raw)
+        lab.run('xfs_repair', '-n', raw)
+        lab.run('mount', '-o', 'loop,ro,norecovery', raw, mount)
+        self.addCleanup(lab.run, 'umount', mount)
+        lab.run('diff', '-r', '/usr/include/linux', mount + '/linux')
+
+
 class Change(Case):
     def test_resize_keeps_what_is_there(self):
         raw = self.raw()
