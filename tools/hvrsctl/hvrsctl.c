@@ -14,6 +14,10 @@ struct command {
 };
 
 static const struct command commands[] = {
+	{ "enable", "[--config FILE] SHARE",
+	  "gives a share hvrs in smb.conf or the registry", command_enable },
+	{ "disable", "[--config FILE] SHARE",
+	  "takes it back", command_disable },
 	{ "options", "[--features]",
 	  "the options of smb.conf with their defaults", command_options },
 	{ "handles", "[--json | close ID]",

@@ -5,6 +5,7 @@
 #ifndef HVRS_HVRSCTL_H
 #define HVRS_HVRSCTL_H
 
+#include <jansson.h>
 #include <stdint.h>
 #include <talloc.h>
 #include <tdb.h>
@@ -35,11 +36,33 @@ struct tdb_context *hvrsctl_database(enum hvrsctl_dir dir, const char *name,
  */
 char *hvrsctl_testparm(const char *parameter);
 
+/*
+ * Runs a program without standard input and error, and returns what it
+ * printed; *_status is its exit status, or -1 where it did not exit.
+ */
+char *hvrsctl_run(TALLOC_CTX *mem_ctx, int *_status, char *const argv[]);
+
+/*
+ * {section: {parameter: value}} of smb.conf as testparm understands it (file
+ * NULL: the one smbd reads, with the shares of the registry), without what is
+ * at its default.  NULL with a message.
+ */
+json_t *hvrsctl_config(const char *file);
+
+/* A parameter of a share, as [global] has it unless the share says it. */
+const char *hvrsctl_value(const json_t *config, const char *section,
+			  const char *parameter, const char *otherwise);
+
+/* Where Samba's modules are; NULL if smbd does not tell. */
+char *hvrsctl_modules_directory(TALLOC_CTX *mem_ctx);
+
 /* Commands: argc and argv without the name of the command. */
 int command_options(int argc, char **argv);
 int command_disks(int argc, char **argv);
 int command_snapshots(int argc, char **argv);
 int command_handles(int argc, char **argv);
 int command_tokens(int argc, char **argv);
+int command_enable(int argc, char **argv);
+int command_disable(int argc, char **argv);
 
 #endif
