@@ -183,7 +183,7 @@ def _tools(bld, libs):
             bld.program(target='bin/' + name,
                         source=sources, includes='lib tools/' + name,
                         use='hvrs_lib %s %s' % (uses.get(name, ''), libs),
-                        lib=['pthread'], install_path='/usr/bin')
+                        lib=['pthread', 'dl'], install_path='/usr/bin')
 
 
 def _bench(bld):

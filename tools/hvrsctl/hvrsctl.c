@@ -14,6 +14,10 @@ struct command {
 };
 
 static const struct command commands[] = {
+	{ "status", "[--json | --prometheus FILE]",
+	  "shares, features, handles, disks on one screen", command_status },
+	{ "doctor", "[--json] [--module | --config FILE]",
+	  "what to change for Hyper-V", command_doctor },
 	{ "enable", "[--config FILE] SHARE",
 	  "gives a share hvrs in smb.conf or the registry", command_enable },
 	{ "disable", "[--config FILE] SHARE",

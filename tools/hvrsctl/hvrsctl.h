@@ -6,6 +6,7 @@
 #define HVRS_HVRSCTL_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <talloc.h>
 #include <tdb.h>
@@ -56,12 +57,23 @@ const char *hvrsctl_value(const json_t *config, const char *section,
 /* Where Samba's modules are; NULL if smbd does not tell. */
 char *hvrsctl_modules_directory(TALLOC_CTX *mem_ctx);
 
+/* What a file system can do. */
+struct hvrsctl_volume {
+	bool punch;		/* holes */
+	bool clone;		/* blocks of two files at once */
+};
+
+/* Tries it in a directory, leaving nothing there; 0 or a negative errno. */
+int hvrsctl_volume(const char *path, struct hvrsctl_volume *_volume);
+
 /* Commands: argc and argv without the name of the command. */
 int command_options(int argc, char **argv);
 int command_disks(int argc, char **argv);
 int command_snapshots(int argc, char **argv);
 int command_handles(int argc, char **argv);
 int command_tokens(int argc, char **argv);
+int command_status(int argc, char **argv);
+int command_doctor(int argc, char **argv);
 int command_enable(int argc, char **argv);
 int command_disable(int argc, char **argv);
 
