@@ -13,6 +13,11 @@ all:
 demo check bench fuzz:
 	@tests/lab/$@ $(ARGS)
 
+# Debian packages for the Samba of the release, in build/deb/.
+deb:
+	@$(LAB_RUN) /hvrs/tests/lab/deb $(RELEASE)
+	@ls build/deb/$(RELEASE)/*.deb
+
 install:
 	@$(MAKE) HERE=1 HVRS_OUT=build/waf/here install
 
@@ -42,4 +47,4 @@ endif
 clean:
 	rm -rf build/waf
 
-.PHONY: all demo check bench fuzz install configured clean
+.PHONY: all deb demo check bench fuzz install configured clean
