@@ -1,0 +1,532 @@
+/*
+ * Change tracking: what is told between two marks is never less than what a
+ * model knows, whatever was cut off.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <cmocka.h>
+
+#include "cbt/cbt.h"
+#include "support/mem_store.h"
+
+#define GIB (1ULL << 30)
+#define TIB (1ULL << 40)
+
+struct place {
+	struct mem_store *ms;
+	struct store *store;
+	struct cbt *cbt;
+};
+
+static struct guid id(uint8_t n)
+{
+	return (struct guid) { { n, 1 } };
+}
+
+static struct cbt *opened(TALLOC_CTX *mem, struct store *store, bool recover)
+{
+	struct cbt *cbt = NULL;
+	const char *why = "";
+
+	assert_int_equal(0, cbt_open(mem, store, NULL, recover, &cbt, &why));
+	return cbt;
+}
+
+static int start_sized(void **test, uint64_t size)
+{
+	struct place *p = talloc_zero(NULL, struct place);
+
+	p->ms = mem_store_new(p, NULL);
+	p->store = mem_store_get(p->ms);
+	assert_int_equal(0, cbt_create(p->store, size));
+	p->cbt = opened(p, p->store, true);
+	assert_int_equal(0, cbt_start(p->cbt));
+	*test = p;
+	return 0;
+}
+
+static int start(void **test)
+{
+	return start_sized(test, 64 * GIB);
+}
+
+static int stop(void **test)
+{
+	talloc_free(*test);
+	return 0;
+}
+
+static void mark(struct cbt *cbt, uint8_t n)
+{
+	struct guid g = id(n);
+
+	assert_int_equal(0, cbt_mark(cbt, &g));
+}
+
+static int ask(struct cbt *cbt, uint8_t target, uint8_t limit,
+	       uint64_t offset, uint64_t length, struct cbt_range *r,
+	       size_t room, size_t *_count)
+{
+	struct guid t = id(target);
+	struct guid l = id(limit);
+	uint64_t processed = 0;
+	int ret = cbt_changes(cbt, &t, &l, offset, length, r, room, _count,
+			      &processed);
+
+	if (ret == 0) {
+		assert_int_equal(length, processed);
+	}
+	return ret;
+}
+
+static void test_a_write_between_two_marks_is_one_range(void **test)
+{
+	struct place *p = *test;
+	struct cbt_range r[4];
+	size_t n = 0;
+
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_note(p->cbt, 0, 512));
+	mark(p->cbt, 2);
+	/* The suite's own question */
+	assert_int_equal(0, ask(p->cbt, 2, 1, 0, 1024, r, 4, &n));
+	assert_int_equal(1, n);
+	assert_int_equal(0, r[0].offset);
+	assert_int_equal(1024, r[0].length);
+	assert_int_equal(0, ask(p->cbt, 2, 1, CBT_REGION, GIB, r, 4, &n));
+	assert_int_equal(0, n);
+}
+
+static void test_writes_before_and_after_are_not_told(void **test)
+{
+	struct place *p = *test;
+	struct cbt_range r[4];
+	size_t n = 0;
+
+	assert_int_equal(0, cbt_note(p->cbt, GIB, 512));
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_note(p->cbt, 2 * GIB - 1, 2));
+	mark(p->cbt, 2);
+	assert_int_equal(0, cbt_note(p->cbt, 3 * GIB, 512));
+	mark(p->cbt, 3);
+	assert_int_equal(0, ask(p->cbt, 2, 1, 0, 64 * GIB, r, 4, &n));
+	assert_int_equal(1, n);
+	assert_int_equal(2 * GIB - CBT_REGION, r[0].offset);
+	assert_int_equal(2 * CBT_REGION, r[0].length);
+	assert_int_equal(0, ask(p->cbt, 3, 1, 0, 64 * GIB, r, 4, &n));
+	assert_int_equal(2, n);
+	assert_int_equal(0, ask(p->cbt, 2, 2, 0, 64 * GIB, r, 4, &n));
+	assert_int_equal(0, n);
+	assert_int_equal(-EINVAL, ask(p->cbt, 1, 2, 0, GIB, r, 4, &n));
+	assert_int_equal(-ENOENT, ask(p->cbt, 1, 9, 0, GIB, r, 4, &n));
+}
+
+static void test_a_long_answer_comes_in_pages(void **test)
+{
+	struct place *p = *test;
+	struct guid t = id(2);
+	struct guid l = id(1);
+	struct cbt_range r[7];
+	uint64_t at = 0;
+	uint64_t done = 0;
+	size_t n = 0;
+	size_t all = 0;
+	size_t k = 0;
+
+	mark(p->cbt, 1);
+	for (k = 0; k < 100; k++) {
+		assert_int_equal(0, cbt_note(p->cbt, k * 513 * CBT_REGION,
+					     4096));
+	}
+	mark(p->cbt, 2);
+	for (at = 0; at < 64 * GIB; at += done) {
+		assert_int_equal(0, cbt_changes(p->cbt, &t, &l, at,
+						64 * GIB - at, r, 7, &n,
+						&done));
+		assert_true(done > 0);
+		for (k = 0; k < n; k++) {
+			assert_int_equal(all * 513 * CBT_REGION, r[k].offset);
+			assert_int_equal(CBT_REGION, r[k].length);
+			all++;
+		}
+	}
+	assert_int_equal(100, all);
+}
+
+static void test_time_not_tracked_is_no_answer(void **test)
+{
+	struct place *p = *test;
+	struct cbt_range r[4];
+	size_t n = 0;
+
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_stop(p->cbt));
+	assert_int_equal(0, cbt_start(p->cbt));
+	mark(p->cbt, 2);
+	mark(p->cbt, 3);
+	assert_int_equal(-ENODATA, ask(p->cbt, 2, 1, 0, GIB, r, 4, &n));
+	assert_int_equal(0, ask(p->cbt, 3, 2, 0, GIB, r, 4, &n));
+	assert_int_equal(0, cbt_break(p->cbt, 0xC03A0022));
+	assert_int_equal(-ESTALE, ask(p->cbt, 3, 2, 0, GIB, r, 4, &n));
+	assert_int_equal(-ESTALE, cbt_start(p->cbt));
+	assert_int_equal(0, cbt_reset(p->cbt));
+	mark(p->cbt, 3);
+	assert_int_equal(-ENOENT, ask(p->cbt, 3, 2, 0, GIB, r, 4, &n));
+}
+
+static void test_a_forgotten_mark_leaves_its_changes_to_the_next(void **test)
+{
+	struct place *p = *test;
+	struct cbt_range r[4];
+	struct guid g = id(2);
+	size_t n = 0;
+
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_note(p->cbt, GIB, 1));
+	mark(p->cbt, 2);
+	assert_int_equal(0, cbt_note(p->cbt, 2 * GIB, 1));
+	assert_int_equal(0, cbt_forget(p->cbt, &g));
+	mark(p->cbt, 3);
+	assert_int_equal(0, ask(p->cbt, 3, 1, 0, 4 * GIB, r, 4, &n));
+	assert_int_equal(2, n);
+	g = id(1);
+	assert_int_equal(0, cbt_forget(p->cbt, &g));
+	mark(p->cbt, 4);
+	/* Slots are used again, empty */
+	assert_int_equal(0, ask(p->cbt, 4, 3, 0, 4 * GIB, r, 4, &n));
+	assert_int_equal(0, n);
+}
+
+static void test_going_back_changes_what_had_changed_since(void **test)
+{
+	struct place *p = *test;
+	struct cbt_range r[4];
+	struct guid g = id(1);
+	size_t n = 0;
+
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_note(p->cbt, GIB, 1));
+	mark(p->cbt, 2);
+	assert_int_equal(0, cbt_revert(p->cbt, &g));
+	mark(p->cbt, 3);
+	assert_int_equal(0, ask(p->cbt, 3, 2, 0, 4 * GIB, r, 4, &n));
+	assert_int_equal(1, n);
+	assert_int_equal(GIB, r[0].offset);
+}
+
+static void test_only_the_first_write_of_a_group_waits(void **test)
+{
+	struct place *p = *test;
+	uint64_t calls = 0;
+
+	mark(p->cbt, 1);
+	assert_true(cbt_note_waits(p->cbt, GIB, 512));
+	assert_int_equal(0, cbt_note(p->cbt, GIB, 512));
+	assert_false(cbt_note_waits(p->cbt, GIB + 32 * CBT_REGION, 512));
+	calls = mem_store_calls(p->ms);
+	assert_int_equal(0, cbt_note(p->cbt, GIB + 100, 4096));
+	assert_int_equal(calls, mem_store_calls(p->ms));
+	mark(p->cbt, 2);
+	assert_true(cbt_note_waits(p->cbt, GIB, 512));
+}
+
+static void test_another_process_sees_the_bits(void **test)
+{
+	struct place *p = *test;
+	struct cbt *other = opened(p, p->store, false);
+	struct cbt_range r[4];
+	size_t n = 0;
+
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_reload(other));
+	assert_int_equal(0, cbt_note(p->cbt, 0, 1));
+	assert_int_equal(0, cbt_note(other, CBT_REGION, 1));
+	assert_int_equal(0, cbt_note(p->cbt, 3 * CBT_REGION, 1));
+	mark(p->cbt, 2);
+	assert_int_equal(0, ask(p->cbt, 2, 1, 0, GIB, r, 4, &n));
+	assert_int_equal(2, n);
+	assert_int_equal(2 * CBT_REGION, r[0].length);
+}
+
+static void test_after_a_settled_close_nothing_is_recovered(void **test)
+{
+	struct place *p = *test;
+	struct cbt_range r[4];
+	size_t n = 0;
+
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_note(p->cbt, GIB, 1));
+	assert_int_equal(0, cbt_settle(p->cbt));
+	TALLOC_FREE(p->cbt);
+	p->cbt = opened(p, p->store, true);
+	mark(p->cbt, 2);
+	assert_int_equal(0, ask(p->cbt, 2, 1, 0, 64 * GIB, r, 4, &n));
+	assert_int_equal(1, n);
+	assert_int_equal(CBT_REGION, r[0].length);
+	assert_int_equal(0, cbt_note(p->cbt, GIB, 1));
+	TALLOC_FREE(p->cbt);
+	p->cbt = opened(p, p->store, true);
+	mark(p->cbt, 3);
+	assert_int_equal(0, ask(p->cbt, 3, 2, 0, 64 * GIB, r, 4, &n));
+	assert_int_equal(1, n);
+	assert_int_equal(CBT_GROUP, r[0].length);
+}
+
+static void test_a_resize_is_a_change(void **test)
+{
+	struct place *p = *test;
+	struct cbt_range r[4];
+	size_t n = 0;
+
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_resize(p->cbt, 64 * GIB + 3 * CBT_REGION));
+	mark(p->cbt, 2);
+	assert_int_equal(0, ask(p->cbt, 2, 1, 0, TIB, r, 4, &n));
+	assert_int_equal(1, n);
+	assert_int_equal(64 * GIB, r[0].offset);
+	assert_int_equal(3 * CBT_REGION, r[0].length);
+}
+
+/* ---- the power cut --------------------------------------------------------------- */
+
+#define STEPS 60
+#define SMALL (512ULL << 20)
+#define REGIONS (SMALL / CBT_REGION)
+
+/*
+ * What was done until each event: writes that may have reached the disk, and
+ * marks that were answered.
+ */
+struct step {
+	size_t begin;		/* events when it began */
+	size_t end;		/* when it was answered */
+	uint8_t mark;		/* else a write */
+	uint64_t offset;
+};
+
+static struct step steps[STEPS];
+
+static void history(struct cbt *cbt, struct mem_store *ms, unsigned seed)
+{
+	uint8_t marks = 0;
+	unsigned i = 0;
+
+	srand(seed);
+	for (i = 0; i < STEPS; i++) {
+		struct step *s = &steps[i];
+
+		*s = (struct step) { .begin = mem_store_events(ms) };
+		if (i % 7 == 0) {
+			s->mark = ++marks;
+			mark(cbt, s->mark);
+		} else {
+			s->offset = (uint64_t)rand() % REGIONS * CBT_REGION;
+			assert_int_equal(0, cbt_note(cbt, s->offset, 512));
+		}
+		s->end = mem_store_events(ms);
+	}
+}
+
+static bool told(const struct cbt_range *r, size_t n, uint64_t offset)
+{
+	size_t i = 0;
+
+	for (i = 0; i < n; i++) {
+		if (offset >= r[i].offset &&
+		    offset < r[i].offset + r[i].length) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Every write that was noted before the cut is told from any older mark on. */
+static void check_cut(struct place *p, size_t cut, uint64_t seed)
+{
+	struct mem_store *left = mem_store_cut(p, p->ms, cut, seed);
+	struct cbt *cbt = opened(left, mem_store_get(left), true);
+	static struct cbt_range r[REGIONS];
+	size_t n = 0;
+	unsigned i = 0;
+	unsigned k = 0;
+
+	mark(cbt, 200);
+	for (i = 0; i < STEPS; i++) {
+		if (steps[i].mark == 0 || steps[i].end > cut) {
+			continue;
+		}
+		assert_int_equal(0, ask(cbt, 200, steps[i].mark, 0, SMALL, r,
+					REGIONS, &n));
+		for (k = i + 1; k < STEPS; k++) {
+			if (steps[k].mark != 0 || steps[k].end > cut) {
+				continue;
+			}
+			assert_true(told(r, n, steps[k].offset));
+		}
+	}
+	talloc_free(left);
+}
+
+static void test_no_power_cut_loses_a_change(void **test)
+{
+	struct place *p = *test;
+	size_t cut = 0;
+	uint64_t seed = 0;
+
+	mem_store_record(p->ms);
+	history(p->cbt, p->ms, 7);
+	for (cut = 0; cut <= mem_store_events(p->ms); cut++) {
+		for (seed = 1; seed <= 4; seed++) {
+			check_cut(p, cut, seed);
+		}
+	}
+}
+
+static void test_a_cut_in_any_change_of_the_header_is_before_or_after(
+	void **test)
+{
+	struct place *p = *test;
+	struct guid g = id(2);
+	struct cbt_range r[8];
+	size_t cut = 0;
+	size_t n = 0;
+	uint64_t seed = 0;
+
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_note(p->cbt, GIB, 1));
+	mark(p->cbt, 2);
+	assert_int_equal(0, cbt_note(p->cbt, 2 * GIB, 1));
+	mark(p->cbt, 3);
+	assert_int_equal(0, cbt_settle(p->cbt));
+	mem_store_record(p->ms);
+	assert_int_equal(0, cbt_forget(p->cbt, &g));
+	mark(p->cbt, 4);
+	g = id(1);
+	assert_int_equal(0, cbt_revert(p->cbt, &g));
+	assert_int_equal(0, cbt_settle(p->cbt));
+	for (cut = 0; cut <= mem_store_events(p->ms); cut++) {
+		for (seed = 1; seed <= 8; seed++) {
+			struct mem_store *left = mem_store_cut(p, p->ms, cut,
+							       seed);
+			struct cbt *cbt = opened(left, mem_store_get(left),
+						 true);
+
+			assert_int_equal(0, ask(cbt, 3, 1, 0, 64 * GIB, r, 8,
+						&n));
+			assert_true(told(r, n, GIB) && told(r, n, 2 * GIB));
+			talloc_free(left);
+		}
+	}
+}
+
+static void test_a_failing_store_never_hides_a_change(void **test)
+{
+	struct place *p = *test;
+	struct cbt_range r[REGIONS / 8];
+	size_t n = 0;
+	uint64_t nth = 0;
+	int ret = 0;
+
+	for (nth = 1; nth < 12; nth++) {
+		struct guid g = id((uint8_t)(10 + nth));
+		struct guid end = id((uint8_t)(100 + nth));
+
+		mem_store_fail(p->ms, nth, -EIO);
+		ret = cbt_mark(p->cbt, &g);
+		while (cbt_note(p->cbt, nth * GIB, 1) != 0) {
+		}
+		mem_store_fail(p->ms, 1000000, -EIO);
+		assert_int_equal(0, cbt_mark(p->cbt, &end));
+		TALLOC_FREE(p->cbt);
+		p->cbt = opened(p, p->store, false);
+		ret = ask(p->cbt, (uint8_t)(100 + nth), (uint8_t)(10 + nth),
+			  0, 64 * GIB, r, REGIONS / 8, &n);
+		/* No such mark, or one with the write after it. */
+		if (ret == 0) {
+			assert_true(told(r, n, nth * GIB));
+		} else {
+			assert_int_equal(-ENOENT, ret);
+		}
+	}
+}
+
+/* ---- size ---------------------------------------------------------------------------- */
+
+static int start_large(void **test)
+{
+	return start_sized(test, 64 * TIB);
+}
+
+static void test_the_last_bytes_of_64_tib_are_tracked(void **test)
+{
+	struct place *p = *test;
+	struct cbt_range r[4];
+	size_t n = 0;
+
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_note(p->cbt, 64 * TIB - 512, 512));
+	assert_int_equal(-EINVAL, cbt_note(p->cbt, 64 * TIB - 512, 1024));
+	assert_int_equal(-EINVAL, cbt_note(p->cbt, UINT64_MAX - 1, 512));
+	mark(p->cbt, 2);
+	assert_int_equal(0, ask(p->cbt, 2, 1, 63 * TIB, TIB, r, 4, &n));
+	assert_int_equal(1, n);
+	assert_int_equal(64 * TIB - CBT_REGION, r[0].offset);
+	assert_true(mem_store_bytes_used(p->ms) < 8 << 20);
+	assert_int_equal(0, ask(p->cbt, 2, 1, UINT64_MAX, UINT64_MAX, r, 4,
+				&n));
+	assert_int_equal(0, n);
+}
+
+static int start_small(void **test)
+{
+	return start_sized(test, SMALL);
+}
+
+static void test_a_foreign_file_is_refused(void **test)
+{
+	struct place *p = *test;
+	struct mem_store *ms = mem_store_new(p, NULL);
+	struct cbt *cbt = NULL;
+	uint8_t bytes[64] = "hvrschng";
+	const char *why = "";
+
+	assert_int_equal(-EBADMSG, cbt_open(p, mem_store_get(ms), NULL, true,
+					    &cbt, &why));
+	assert_int_equal(0, mem_store_load(ms, bytes, sizeof(bytes)));
+	assert_int_equal(-EBADMSG, cbt_open(p, mem_store_get(ms), NULL, true,
+					    &cbt, &why));
+	assert_int_equal(-EEXIST, cbt_create(mem_store_get(ms), GIB));
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, start, stop)
+#define S(f) cmocka_unit_test_setup_teardown(f, start_small, stop)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_a_write_between_two_marks_is_one_range),
+		T(test_writes_before_and_after_are_not_told),
+		T(test_a_long_answer_comes_in_pages),
+		T(test_time_not_tracked_is_no_answer),
+		T(test_a_forgotten_mark_leaves_its_changes_to_the_next),
+		T(test_going_back_changes_what_had_changed_since),
+		T(test_only_the_first_write_of_a_group_waits),
+		T(test_another_process_sees_the_bits),
+		T(test_after_a_settled_close_nothing_is_recovered),
+		T(test_a_resize_is_a_change),
+		S(test_no_power_cut_loses_a_change),
+		T(test_a_cut_in_any_change_of_the_header_is_before_or_after),
+		T(test_a_failing_store_never_hides_a_change),
+		cmocka_unit_test_setup_teardown(
+			test_the_last_bytes_of_64_tib_are_tracked,
+			start_large, stop),
+		S(test_a_foreign_file_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
