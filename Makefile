@@ -39,6 +39,11 @@ configured:
 		$(WAF) configure --samba=$(SAMBA) && \
 		cp $(SAMBA)/version $(HVRS_OUT)/samba-version; }
 
+# For the Samba of this machine: what fits it after an upgrade within the series.
+deb: configured
+	@tests/lab/deb here
+	@ls build/deb/here/*.deb
+
 install: configured
 	@$(WAF) install $(WAFFLAGS) --destdir=$(DESTDIR)
 
