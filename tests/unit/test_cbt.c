@@ -376,12 +376,16 @@ static void test_no_power_cut_loses_a_change(void **test)
 {
 	struct place *p = *test;
 	size_t cut = 0;
+	size_t settled = 0;
 	uint64_t seed = 0;
 
 	mem_store_record(p->ms);
 	history(p->cbt, p->ms, 7);
+	settled = mem_store_events(p->ms);
+	assert_int_equal(0, cbt_settle(p->cbt));
 	for (cut = 0; cut <= mem_store_events(p->ms); cut++) {
-		for (seed = 1; seed <= 4; seed++) {
+		/* The end lies in a few events only. */
+		for (seed = 1; seed <= (cut < settled ? 4 : 64); seed++) {
 			check_cut(p, cut, seed);
 		}
 	}
@@ -441,9 +445,10 @@ static void test_a_failing_store_never_hides_a_change(void **test)
 		while (cbt_note(p->cbt, nth * GIB, 1) != 0) {
 		}
 		mem_store_fail(p->ms, 1000000, -EIO);
-		assert_int_equal(0, cbt_mark(p->cbt, &end));
+		/* The process dies: what counts is what the file says. */
 		TALLOC_FREE(p->cbt);
 		p->cbt = opened(p, p->store, false);
+		assert_int_equal(0, cbt_mark(p->cbt, &end));
 		ret = ask(p->cbt, (uint8_t)(100 + nth), (uint8_t)(10 + nth),
 			  0, 64 * GIB, r, REGIONS / 8, &n);
 		/* No such mark, or one with the write after it. */
