@@ -174,12 +174,14 @@ enum handle_verdict handle_contend(const struct handle_record *r,
 	    !(who->shared && (r->flags & HANDLE_SHARED) != 0)) {
 		return HANDLE_UNAVAILABLE;
 	}
-	if (who->overwrites &&
-	    handle_sharing_conflict(r->access, r->sharing,
-				    who->access | 0x2, who->sharing)) {
-		return HANDLE_SHARING;
+	if (!handle_sharing_conflict(
+		    r->access, r->sharing,
+		    who->access | (who->overwrites ? 0x2 : 0),
+		    who->sharing)) {
+		return HANDLE_GRANT;
 	}
-	return handle_sharing_conflict(r->access, r->sharing, who->access,
-				       who->sharing) ?
-		HANDLE_SHARING : HANDLE_GRANT;
+	/* It is worth coming again: its owner, or its end, is near. */
+	return (r->flags & (HANDLE_PERSISTENT | HANDLE_DIRECTORY)) ==
+		(HANDLE_PERSISTENT | HANDLE_DIRECTORY) ?
+		HANDLE_UNAVAILABLE : HANDLE_SHARING;
 }

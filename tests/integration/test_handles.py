@@ -224,7 +224,7 @@ class Handles(handles.Case):
             self.lose(way, client)
             # Listing is what it allows, deleting is not.
             for share in ('vm', 'vmraw'):
-                self.assertEqual(SHARING_VIOLATION, self.stranger(
+                self.assertEqual(FILE_NOT_AVAILABLE, self.stranger(
                     share, self.name(way), options=smb2.DIRECTORY,
                     disposition=smb2.OPEN, access=smb2.DELETE), way)
             client.connect()

@@ -432,6 +432,10 @@ static void test_others_find_it_unavailable(void **state)
 	r.flags = HANDLE_PERSISTENT | HANDLE_DIRECTORY;
 	who.internal = false;
 	assert_int_equal(HANDLE_GRANT, handle_contend(&r, &who));
+	r.sharing = 0;
+	who.access = 1;
+	assert_int_equal(HANDLE_UNAVAILABLE, handle_contend(&r, &who));
+	r.sharing = 7;
 	r.flags = HANDLE_RESILIENT;
 	who.internal = false;
 	who.access = 1;
