@@ -191,6 +191,7 @@ class Opener(Worker):
     def begin(self):
         self.file = None
         self.closing = False
+        self.round = 0
 
     def back(self):
         if self.file is None:
@@ -208,7 +209,7 @@ class Opener(Worker):
 
     def work(self):
         guid, key = uuid.uuid4().bytes, uuid.uuid4().bytes
-        name = 'open%d-%d' % (self.number, self.done % 8)
+        name = 'open%d-%d-%d' % (self.number, self.round, self.done % 8)
         lease = self.done % 2
         sent = []
 
@@ -237,7 +238,7 @@ class Opener(Worker):
                     self.test.forgotten += 1
                     assert self.test.forgotten <= 2 * self.test.powered, \
                         str(error)
-                    self.done += 1
+                    self.round += 1
                     return
                 assert error.status == FILE_NOT_AVAILABLE and \
                     len(sent) > 1 and waited < 8, (
