@@ -6,9 +6,6 @@
 
 #include "snapset/freeze.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 /* How often a waiting write looks again. */
 #define LOOK_US 500
 

@@ -8,9 +8,6 @@
 
 #include "fsctl/fsctl.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #ifndef FSCTL_FILE_LEVEL_TRIM
 #define FSCTL_FILE_LEVEL_TRIM 0x00098208
 #endif

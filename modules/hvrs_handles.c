@@ -11,9 +11,6 @@
 #include "smbd/smbXsrv_open.h"
 #include "lib/util/server_id.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #define DH2Q_PERSISTENT 0x2
 #define CAP_PERSISTENT 0x10
 

@@ -20,9 +20,6 @@
 #include "serverid.h"
 #include "smbd/smbXsrv_open.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #define SWEEP_MS 5000
 #define CLOSE_REMOTE_MS 3000
 

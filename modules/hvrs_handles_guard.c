@@ -12,9 +12,6 @@
 #include "locking/share_mode_lock.h"
 #include "locking/proto.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #define DH2Q_PERSISTENT 0x2
 
 /* ---- others ---------------------------------------------------------------------------- */

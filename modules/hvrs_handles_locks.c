@@ -9,9 +9,6 @@
 #include "locking/proto.h"
 #include "util_tdb.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_LOCKING
-
 static struct db_context *locks_db(void)
 {
 	static struct db_context *db;

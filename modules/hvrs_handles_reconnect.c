@@ -18,9 +18,6 @@
 #include "messages.h"
 #include "util_tdb.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #define DH2C_PERSISTENT 0x2
 
 /* ---- the request ----------------------------------------------------------------- */

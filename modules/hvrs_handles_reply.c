@@ -10,9 +10,6 @@
 
 #include "smbd/smbXsrv_open.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #define CAP_PERSISTENT 0x10
 #define DH2Q_PERSISTENT 0x2
 

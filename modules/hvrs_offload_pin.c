@@ -14,9 +14,6 @@
 
 #include "state_tokens.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 struct hvrs_pin {
 	struct hvrs_pin *prev, *next;
 	int fd;

@@ -6,9 +6,6 @@
  */
 #include "hvrs.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #define SECTOR_FLAGS_OFFSET 16
 #define SECTOR_INFO_LENGTH 28
 #define SECTOR_TRIM_ENABLED 0x00000008

@@ -14,9 +14,6 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 /* ---- options ---------------------------------------------------------------- */
 
 struct unknown_search {
@@ -295,6 +292,26 @@ static void resolve(struct hvrs_share *share, int snum)
 		 !lp_strict_allocate(snum));
 }
 
+/* What a client gets, for whoever wonders. */
+static void log_features(const struct hvrs_share *share)
+{
+	char *list = talloc_strdup(talloc_tos(), "");
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(features); i++) {
+		if (share->on[features[i].id]) {
+			list = talloc_asprintf_append(
+				list, "%s%s", list[0] != '\0' ? ", " : "",
+				option_row_get(features[i].id)->name);
+		}
+		if (list == NULL) {
+			return;
+		}
+	}
+	DBG_INFO("hvrs: share %s has: %s\n", share->name, list);
+	TALLOC_FREE(list);
+}
+
 /*
  * Clients do not reach the folder that snapshots lie in, whatever their rights
  * there: what the share's owner could rename would not be root's any more.
@@ -360,6 +377,9 @@ struct hvrs_share *hvrs_share_create(TALLOC_CTX *mem_ctx,
 	}
 	hvrs_probe(conn->connectpath, &share->probe);
 	resolve(share, SNUM(conn));
+	if (CHECK_DEBUGLVL(DBGLVL_INFO)) {
+		log_features(share);
+	}
 	hvrs_sectors_apply(share, conn);
 	if (share->asked[OPTION_REMOTE_VSS] != OPTION_NO) {
 		hide_snapshots(conn);

@@ -9,9 +9,6 @@
 
 #include <dlfcn.h>
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #ifndef HVRS_TUNNEL_DIR
 #error HVRS_TUNNEL_DIR is not set
 #endif

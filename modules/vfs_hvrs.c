@@ -8,9 +8,6 @@
 #include "register.h"
 #include "tunnel.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 static bool is_ours(const struct vfs_handle_struct *handle)
 {
 	return handle->fns->fsctl_fn == hvrs_fsctl;

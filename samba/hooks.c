@@ -5,9 +5,6 @@
 #include "hooks_handles.h"
 #include "plt.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 static const struct hooks_client *hooks_client;
 static bool hooks_tried;
 

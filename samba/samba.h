@@ -19,6 +19,11 @@
 #include "trans2.h"
 #include "librpc/gen_ndr/ioctl.h"
 
+/* Messages of hvrs have a class of their own. */
+extern int hvrs_debug_class;
+#undef DBGC_CLASS
+#define DBGC_CLASS hvrs_debug_class
+
 /* Samba poisons some names for its own code; plain C uses them rightly. */
 #undef free
 #undef strcasecmp

@@ -17,9 +17,6 @@
 #include "option/option.h"
 #include "util/cursor.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #define HEAD_SIZE 60
 #define FILE_KEY_SIZE 24
 #define CLIENT_IDS 16

@@ -6,9 +6,6 @@
 #include "serverid.h"
 #include "util_tdb.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #define LIVE "hvrs_rsvd_live.tdb"
 #define KEPT "hvrs_rsvd.tdb"
 

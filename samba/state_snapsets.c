@@ -5,9 +5,6 @@
 #include "dbwrap/dbwrap_open.h"
 #include "util_tdb.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_RPC_SRV
-
 #define NAME "hvrs_fsrvp.tdb"
 #define KEY "snapsets"
 

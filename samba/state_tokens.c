@@ -5,9 +5,6 @@
 #include "dbwrap/dbwrap_open.h"
 #include "util_tdb.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #define NAME "hvrs_tokens.tdb"
 
 /* Expired records that one look at the table removes. */

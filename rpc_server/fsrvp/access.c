@@ -1,9 +1,6 @@
 /* Who may call, and whether the host that a client names is this server. */
 #include "fsrvp.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_RPC_SRV
-
 /* [MS-FSRVP] 3.1.4: administrators and backup operators. */
 static bool is_permitted(const struct auth_session_info *session)
 {

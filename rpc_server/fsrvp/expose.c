@@ -6,9 +6,6 @@
  */
 #include "fsrvp.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_RPC_SRV
-
 /* Parameters of the base that an exposed share does not take over. */
 static const char *const left_out[] = {
 	"path", "directory", "comment", "read only", "writeable", "writable",

@@ -5,9 +5,6 @@
  */
 #include "fsrvp.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_RPC_SRV
-
 /* The worker stays while its longest timer may run. */
 #define IDLE_S 2100
 

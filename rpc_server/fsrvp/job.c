@@ -7,9 +7,6 @@
 
 #include "fsrvp.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_RPC_SRV
-
 /* The client's own patience for one call is 180 s: it is answered before. */
 #define LONGEST_MS 170000
 

@@ -4,9 +4,6 @@
  */
 #include "fsrvp.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_RPC_SRV
-
 static struct guid guid_in(const struct GUID *in)
 {
 	struct GUID_ndr_buf buffer = {};

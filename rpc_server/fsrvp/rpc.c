@@ -5,9 +5,6 @@
  */
 #include "fsrvp.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_RPC_SRV
-
 static struct fsrvp *the_server;	/* the interface knows no other way */
 
 static NTSTATUS op_bind(struct dcesrv_connection_context *context,

@@ -3,9 +3,6 @@
 
 #include "option/option.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_RPC_SRV
-
 static const char *parm(int snum, const char *name, const char *standard)
 {
 	return lp_parm_const_string(snum, "hvrs", name, standard);

@@ -1,9 +1,6 @@
 /* Taking away what is doomed. */
 #include "fsrvp.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_RPC_SRV
-
 static bool undo_shares(struct fsrvp *server, struct snapset_copy *copy,
 			bool *changed)
 {

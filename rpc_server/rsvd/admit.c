@@ -16,9 +16,6 @@
 
 #include <sys/syscall.h>
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 /* How long a write may take before its process is taken for stuck. */
 #define FENCE_PATIENCE_MS 3000
 #define FENCE_POLL_FIRST_US 200

@@ -6,9 +6,6 @@
 
 #include "util/checked.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 /* Page tables kept per open: every initiator has its own. */
 #define CACHE_BYTES (4U << 20)
 

@@ -3,9 +3,6 @@
  */
 #include "server.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 struct command_state {
 	struct rsvd_open *open;
 	struct scsi_command *command;

@@ -4,9 +4,6 @@
  */
 #include "server.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 /*
  * One request.  It lives by itself: smbd may drop the client's request, while
  * what is under way on the disk goes on.

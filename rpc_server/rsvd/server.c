@@ -12,9 +12,6 @@
 #include "../libcli/smb/smb2_create_blob.h"
 #include "libcli/smb/smb2_constants.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #define WRITES (FILE_WRITE_DATA | FILE_APPEND_DATA)
 
 static struct rsvd_open *all_opens;

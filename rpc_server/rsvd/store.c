@@ -4,9 +4,6 @@
  */
 #include "server.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 struct rsvd_store {
 	struct store store;
 	struct rsvd_store *prev, *next;

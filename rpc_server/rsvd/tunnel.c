@@ -4,9 +4,6 @@
  */
 #include "server.h"
 
-#undef DBGC_CLASS
-#define DBGC_CLASS DBGC_VFS
-
 #define CODE_QUERY_SUPPORT 0x00090300
 #define CODE_SYNC_TUNNEL 0x00090304
 #define CODE_ASYNC_TUNNEL 0x00090364
