@@ -24,13 +24,16 @@
 
 #define HEADER 64
 #define FRAME 4
-#define BODY_MAX 128
+#define NAME_MAX_UNITS 64
+#define CREATED 88
 #define BUFFER ((size_t)256 << 10)
 #define CREDIT_UNIT 65536u
 
 /* Named in the documentation of libsmb2 but in none of its headers. */
 #define SEC_NTLMSSP 1
 
+#define COMMAND_CREATE 5
+#define COMMAND_CLOSE 6
 #define COMMAND_READ 8
 #define COMMAND_WRITE 9
 #define COMMAND_IOCTL 11
@@ -39,6 +42,7 @@
 struct client {
 	struct smb2_context *smb2;
 	uint8_t ids[CLIENT_FILES][16];
+	size_t creating;	/* of ids: the CREATE under way */
 	int fd;
 	uint64_t next_id;
 	uint32_t tree;
@@ -158,6 +162,15 @@ int client_receive(struct client *client, struct client_reply *_reply)
 		}
 		if (command == COMMAND_READ || command == COMMAND_WRITE) {
 			reply.length = get32(header + HEADER + 4);
+		}
+		if (command == COMMAND_CREATE &&
+		    reply.status == CLIENT_SUCCESS) {
+			if (need(client, FRAME + HEADER + CREATED) != 0) {
+				return -1;
+			}
+			header = client->in + client->at + FRAME;
+			memcpy(client->ids[client->creating],
+			       header + HEADER + 64, 16);
 		}
 		if (skip(client, FRAME + size) != 0) {
 			return -1;
@@ -292,6 +305,68 @@ int client_query(struct client *client, size_t file, uint64_t *_id)
 	memcpy(body + 24, client->ids[file], 16);
 	return request(client, COMMAND_QUERY_INFO, body, sizeof(body), NULL,
 		       0, 8, _id);
+}
+
+/* [MS-SMB2] 2.2.13, 2.2.13.2: one create context, or none. */
+int client_create(struct client *client, size_t file, const char *name,
+		  const struct client_context *context, uint64_t *_id)
+{
+	uint8_t body[56 + 2 * NAME_MAX_UNITS + 8 + CLIENT_CONTEXT_MAX] = {};
+	size_t units = strlen(name);
+	size_t at = 56 + (2 * units + 7) / 8 * 8;
+	size_t i = 0;
+
+	if (units > NAME_MAX_UNITS || (context != NULL &&
+	    32 + context->length > CLIENT_CONTEXT_MAX)) {
+		fprintf(stderr, "bench: the name %s is too long\n", name);
+		return -1;
+	}
+	put16(body, 57);
+	put32(body + 4, 2);		/* impersonation */
+	put32(body + 24, 0x83);		/* read, write, read attributes */
+	put32(body + 32, 7);		/* others may do all */
+	put32(body + 36, 1);		/* it exists */
+	put32(body + 40, 0x48);		/* no buffering, no directory */
+	put16(body + 44, HEADER + 56);
+	put16(body + 46, (uint16_t)(2 * units));
+	for (i = 0; i < units; i++) {
+		body[56 + 2 * i] = (uint8_t)name[i];
+	}
+	if (context != NULL) {
+		uint8_t *c = body + at;
+
+		put32(body + 48, (uint32_t)(HEADER + at));
+		put32(body + 52, (uint32_t)(32 + context->length));
+		put16(c + 4, 16);
+		put16(c + 6, 16);
+		put16(c + 10, 32);
+		put32(c + 12, (uint32_t)context->length);
+		memcpy(c + 16, context->name, 16);
+		memcpy(c + 32, context->data, context->length);
+		at += 32 + context->length;
+	}
+	client->creating = file;
+	return request(client, COMMAND_CREATE, body, at, NULL, 0, 0, _id);
+}
+
+int client_end(struct client *client, size_t file, uint64_t *_id)
+{
+	uint8_t body[24] = {};
+
+	put16(body, 24);
+	memcpy(body + 8, client->ids[file], 16);
+	return request(client, COMMAND_CLOSE, body, sizeof(body), NULL, 0, 0,
+		       _id);
+}
+
+int client_socket(const struct client *client)
+{
+	return client->fd;
+}
+
+bool client_has_more(const struct client *client)
+{
+	return client->have > 0;
 }
 
 /* ---- opening ------------------------------------------------------------------- */

@@ -14,6 +14,8 @@
 
 #define CLIENT_FILES 4
 
+#define CLIENT_CONTEXT_MAX 256
+
 #define CLIENT_SUCCESS 0u
 #define CLIENT_PENDING 0x00000103u
 
@@ -53,6 +55,26 @@ int client_write(struct client *client, size_t file, uint64_t offset,
 		 const void *data, uint32_t length, uint64_t *_id);
 int client_ioctl(struct client *client, size_t file, uint32_t code,
 		 const void *in, uint32_t length, uint64_t *_id);
+
+/* A create context whose name has 16 bytes. */
+struct client_context {
+	const uint8_t *name;
+	const uint8_t *data;
+	size_t length;
+};
+
+/*
+ * Opens a file, without oplock, as number "file"; whether it did is in the
+ * reply.  One at a time.  A client with nothing open takes a count of 0 in
+ * client_open() first.
+ */
+int client_create(struct client *client, size_t file, const char *name,
+		  const struct client_context *context, uint64_t *_id);
+int client_end(struct client *client, size_t file, uint64_t *_id);
+
+/* To wait for several: readable, or replies that were read already. */
+int client_socket(const struct client *client);
+bool client_has_more(const struct client *client);
 
 /* The 16 bytes that name an open file on the wire. */
 const uint8_t *client_file_id(const struct client *client, size_t file);

@@ -154,6 +154,7 @@ static const struct {
 	{ "io", io_measure, 2 },
 	{ "ranges", ranges_measure, 1 },
 	{ "beside", beside_measure, 1 },
+	{ "shared", shared_measure, 2 },
 };
 
 static const char usage[] =
@@ -165,13 +166,16 @@ static const char usage[] =
 	"           SMB in turns (--operation, --length, --extents, --rounds)\n"
 	"  beside   4 KiB reads while a range is zeroed on the same connection\n"
 	"           (--length, --extents, --rounds)\n"
+	"  shared   a shared disk on the first share beside a file on the second\n"
+	"           (--image of the disk, --clients, --operation read, write,\n"
+	"           reserve, register, open; else as io)\n"
 	"\n"
 	"  --port N --user NAME --password TEXT   of the server on 127.0.0.1\n";
 
 enum {
 	ARG_PORT = 1, ARG_USER, ARG_PASSWORD, ARG_OPERATION, ARG_RANDOM,
 	ARG_SIZE, ARG_DEPTH, ARG_SECONDS, ARG_ROUNDS, ARG_LENGTH, ARG_EXTENTS,
-	ARG_HELP,
+	ARG_IMAGE, ARG_CLIENTS, ARG_HELP,
 };
 
 static const struct option arguments[] = {
@@ -186,6 +190,8 @@ static const struct option arguments[] = {
 	{ "rounds", required_argument, NULL, ARG_ROUNDS },
 	{ "length", required_argument, NULL, ARG_LENGTH },
 	{ "extents", required_argument, NULL, ARG_EXTENTS },
+	{ "image", required_argument, NULL, ARG_IMAGE },
+	{ "clients", required_argument, NULL, ARG_CLIENTS },
 	{ "help", no_argument, NULL, ARG_HELP },
 	{}
 };
@@ -197,6 +203,10 @@ static int take_argument(struct load_options *options, int which)
 	case ARG_USER: options->user = optarg; return 0;
 	case ARG_PASSWORD: options->password = optarg; return 0;
 	case ARG_OPERATION: options->operation = optarg; return 0;
+	case ARG_IMAGE: options->image = optarg; return 0;
+	case ARG_CLIENTS:
+		options->clients = (uint32_t)strtoul(optarg, NULL, 10);
+		return 0;
 	case ARG_RANDOM: options->random = true; return 0;
 	case ARG_SIZE:
 		options->size = (uint32_t)strtoul(optarg, NULL, 10);
@@ -238,6 +248,7 @@ int main(int argc, char **argv)
 		.user = "hvrs", .password = "hvrs", .port = 1445,
 		.operation = "read", .size = 4096, .depth = 1,
 		.seconds = 0.5, .rounds = 3, .length = 1 << 20, .extents = 16,
+		.clients = 1,
 	};
 	size_t i = 0;
 	int which = 0;

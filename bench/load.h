@@ -34,6 +34,8 @@ struct load_options {
 	uint32_t rounds;
 	uint64_t length;	/* of a range */
 	uint32_t extents;
+	const char *image;	/* of a shared disk */
+	uint32_t clients;
 	struct target targets[TARGETS_MAX];
 	size_t count;
 };
@@ -42,6 +44,7 @@ struct load_options {
 int io_measure(const struct load_options *options);
 int ranges_measure(const struct load_options *options);
 int beside_measure(const struct load_options *options);
+int shared_measure(const struct load_options *options);
 
 /* Nanoseconds of a clock that never goes back. */
 uint64_t load_now(void);
