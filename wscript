@@ -159,7 +159,7 @@ def _tunnel_dir(bld):
 
 # Tunnel servers (samba/tunnel.h): objects that the module loads.
 def _tunnels(bld, libs):
-    for name in ('rsvd',):
+    for name in ('rsvd', 'sqos'):
         sources = bld.path.ant_glob('rpc_server/%s/*.c' % name)
         if not sources:
             continue
@@ -170,7 +170,8 @@ def _tunnels(bld, libs):
                   cflags=['-fPIC', '-fvisibility=hidden'] + SAMBA_WARNINGS,
                   linkflags=['-Wl,-z,now', '-Wl,-z,relro',
                              '-Wl,--as-needed'],
-                  use='hvrs_lib SAMBA ' + libs, idx=110, install_path=None)
+                  use='hvrs_lib SAMBA ' + libs,
+                  idx={'rsvd': 110, 'sqos': 111}[name], install_path=None)
         bld.install_as(os.path.join(_tunnel_dir(bld), name + '.so'),
                        'rpc_server/%s.so' % name)
 

@@ -227,6 +227,12 @@ static bool can_share_disks(const struct hvrs_share *share, int snum)
 	return hvrs_tunnel_wanted(share, OPTION_SHARED_DISKS);
 }
 
+static bool can_tell_qos(const struct hvrs_share *share, int snum)
+{
+	(void)snum;
+	return hvrs_tunnel_wanted(share, OPTION_STORAGE_QOS);
+}
+
 static const struct feature features[] = {
 	{ OPTION_TRIM, HVRS_PART_FSCTL, can_punch,
 	  "the file system cannot punch holes" },
@@ -249,6 +255,8 @@ static const struct feature features[] = {
 	{ OPTION_OFFLOAD, HVRS_PART_EXTENTS, can_local,
 	  "the files are not on a file system of this machine" },
 	{ OPTION_SHARED_DISKS, HVRS_PART_FSCTL, can_share_disks,
+	  "its server does not work in this smbd, as said above" },
+	{ OPTION_STORAGE_QOS, HVRS_PART_FSCTL, can_tell_qos,
 	  "its server does not work in this smbd, as said above" },
 	{ OPTION_PERSISTENT, HVRS_PART_FSCTL, can_keep,
 	  "core hooks are off, or the store of handles cannot be used" },

@@ -25,6 +25,7 @@ static void part_register(struct loaded *row);
 
 static struct loaded servers[] = {
 	{ .file = "rsvd.so", .option = OPTION_SHARED_DISKS },
+	{ .file = "sqos.so", .option = OPTION_STORAGE_QOS },
 };
 
 static bool is_kept(uint64_t id)

@@ -152,6 +152,12 @@ static const struct option_row rows[OPTION_COUNT] = {
 		.help = "remote VSS answers as smbtorture's rpc.fsrvp expects "
 			"it where that contradicts the document",
 	},
+	[OPTION_STORAGE_QOS] = {
+		.name = "storage qos", .kind = OPTION_SWITCH, .feature = true,
+		.standard = "no",
+		.help = "storage QoS (MS-SQOS): flows and policies of Hyper-V "
+			"hosts, which keep to what they are told",
+	},
 	[OPTION_SHARED_DISKS] = {
 		.name = "shared disks", .kind = OPTION_SWITCH, .feature = true,
 		.standard = "no",

@@ -1,9 +1,7 @@
 """smb.conf: what is wrong with an option is told in the log, once per
-connect, with share, option, value and what is accepted; and the man page
-lists the options there are."""
+connect, with share, option, value and what is accepted; and hvrsctl lists the
+options there are."""
 
-import glob
-import os
 import re
 import unittest
 
@@ -143,8 +141,6 @@ class Options(unittest.TestCase):
 
 
 class Documents(unittest.TestCase):
-    top = os.path.join(os.path.dirname(os.path.abspath(__file__)), '../..')
-
     def listed(self, *words):
         return lab.run('hvrsctl', 'options', *words).split('\n')[:-1]
 
@@ -154,20 +150,6 @@ class Documents(unittest.TestCase):
         text = '\n'.join(self.listed())
         for name in features:
             self.assertIn(name, text)
-
-    def test_man_page_lists_just_these_options(self):
-        pages = glob.glob(self.top + '/docs/man/hvrs.8*')
-        if not pages:
-            self.skipTest('there is no docs/man/hvrs.8 yet')
-        with open(pages[0]) as page:
-            text = page.read()
-        described = set(re.findall(r'^(?:\.B[IR]? |\.It Cm |\\fB)?"?hvrs:'
-                                   r'([a-z ]+?)"?\s*(?:=|\\f|$)', text,
-                                   re.MULTILINE))
-        known = {re.sub(r'^hvrs:', '', re.split(r'\s*=|\t|\s{2,}', line)[0])
-                 .strip() for line in self.listed() if line.strip()
-                 and not line.startswith((' ', '\t'))}
-        self.assertEqual(sorted(known), sorted(described))
 
 
 if __name__ == '__main__':

@@ -64,7 +64,7 @@ struct tdb_context *hvrsctl_database(enum hvrsctl_dir dir, const char *name,
 		return NULL;
 	}
 	/* Not CLEAR_IF_FIRST: what smbd stored must be found. */
-	tdb = tdb_open(path, 0, TDB_DEFAULT, access, 0);
+	tdb = tdb_open(path, 0, TDB_DEFAULT, access, 0600);
 	if (tdb == NULL && errno == ENOENT) {
 		*_missing = true;
 	} else if (tdb == NULL) {

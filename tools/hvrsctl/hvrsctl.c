@@ -31,6 +31,8 @@ static const struct command commands[] = {
 	  "shared virtual disks that are open", command_disks },
 	{ "snapshots", "[--json]",
 	  "the shadow copy sets of remote VSS", command_snapshots },
+	{ "qos", "policy add|set|remove|list|import, or flows",
+	  "policies and flows of storage QoS", command_qos },
 	{ "tokens", "[--json]",
 	  "the live tokens of offload data transfer", command_tokens },
 };

@@ -76,5 +76,6 @@ int command_status(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_enable(int argc, char **argv);
 int command_disable(int argc, char **argv);
+int command_qos(int argc, char **argv);
 
 #endif

@@ -1,0 +1,350 @@
+/*
+ * The server of [MS-SQOS]: FSCTL_STORAGE_QOS_CONTROL on any open of a share
+ * with "hvrs:storage qos = yes".  Which flow an open is in is kept by the
+ * process that has it open; the flow itself is shared by all.
+ */
+#include "samba.h"
+#include "state_sqos.h"
+#include "tunnel.h"
+
+#include <time.h>
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+#define FSCTL_CONTROL	0x00090350u
+
+/* Flows in all, and attached opens of one client's process. */
+#define FLOWS_MAX	65536
+#define OPENS_MAX	4096
+
+/* So many new flows, and those nobody wants any more are swept. */
+#define SWEEP_EVERY	64
+
+const struct tunnel_server *hvrs_tunnel_server(void);
+
+/* An open in a flow; "last" is what is known of it, should it be swept. */
+struct attached {
+	struct attached *prev, *next;
+	const struct files_struct *fsp;
+	struct sqos_flow last;
+};
+
+static struct attached *all_attached;
+static size_t attached_count;
+
+static struct attached *find(const struct files_struct *fsp)
+{
+	struct attached *one = NULL;
+
+	for (one = all_attached; one != NULL; one = one->next) {
+		if (one->fsp == fsp) {
+			return one;
+		}
+	}
+	return NULL;
+}
+
+static void detach(const struct files_struct *fsp)
+{
+	struct attached *one = find(fsp);
+
+	if (one != NULL) {
+		DLIST_REMOVE(all_attached, one);
+		attached_count--;
+		TALLOC_FREE(one);
+	}
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts = {};
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static NTSTATUS status_of(int error)
+{
+	switch (error) {
+	case 0:
+		return NT_STATUS_OK;
+	case -EPROTONOSUPPORT:
+		return NT_STATUS_REVISION_MISMATCH;
+	case -ENOENT:
+		return NT_STATUS_NOT_FOUND;
+	case -EACCES:
+		return NT_STATUS_ACCESS_DENIED;
+	case -EINVAL:
+		return NT_STATUS_INVALID_PARAMETER;
+	default:
+		return NT_STATUS_INSUFFICIENT_RESOURCES;
+	}
+}
+
+/* ---- whose flow it is -------------------------------------------------------------- */
+
+static bool is_admin(const struct files_struct *fsp)
+{
+	const struct security_token *token =
+		fsp->conn->session_info->security_token;
+
+	return security_token_has_builtin_administrators(token);
+}
+
+/*
+ * A flow is its maker's: others neither join it nor change it, whatever they
+ * know of its id.
+ */
+static int check_owner(const struct files_struct *fsp,
+		       const struct sqos_flow *flow)
+{
+	struct dom_sid_buf sid;
+	const char *user = dom_sid_str_buf(
+		&fsp->conn->session_info->security_token->sids[0], &sid);
+
+	if (strcmp(flow->owner, user) == 0 || is_admin(fsp)) {
+		return 0;
+	}
+	DBG_NOTICE("hvrs: storage QoS: a flow of another user was asked for "
+		   "by %s on %s\n", user, fsp_str_dbg(fsp));
+	return -EACCES;
+}
+
+static int new_flow(const struct files_struct *fsp, const struct guid *id,
+		    struct sqos_flow *flow)
+{
+	static unsigned made;
+	struct dom_sid_buf sid;
+
+	if (made++ % SWEEP_EVERY == 0 &&
+	    state_sqos_sweep(now_ms()) >= FLOWS_MAX) {
+		DBG_ERR("hvrs: storage QoS: there are %u flows; no more are "
+			"made\n", FLOWS_MAX);
+		return -ENOMEM;
+	}
+	flow->id = *id;
+	strlcpy(flow->owner, dom_sid_str_buf(
+		&fsp->conn->session_info->security_token->sids[0], &sid),
+		sizeof(flow->owner));
+	return 0;
+}
+
+/* ---- one request ------------------------------------------------------------------ */
+
+/* What the flow is told; its group learns of its demand. */
+static void assign(TALLOC_CTX *mem_ctx, struct sqos_flow *flow, uint64_t now,
+		   struct sqos_reply *_reply)
+{
+	struct sqos_policy policy = {};
+	struct sqos_group *group = NULL;
+	struct state_sqos_lock *lock = NULL;
+	uint8_t key[32] = {};
+
+	if (guid_is_null(&flow->policy) ||
+	    state_sqos_policy(&flow->policy, &policy) != 0) {
+		sqos_assign(flow, NULL, NULL, _reply);
+		return;
+	}
+	group = talloc_zero(mem_ctx, struct sqos_group);
+	sqos_group_key(&policy, flow, key);
+	lock = group != NULL ? state_sqos_group_lock(mem_ctx, key, group)
+			     : NULL;
+	if (lock != NULL) {
+		sqos_group_update(group, flow, now);
+		state_sqos_group_store(lock, group);
+	}
+	sqos_assign(flow, &policy, group, _reply);
+	TALLOC_FREE(lock);
+	TALLOC_FREE(group);
+}
+
+/* Puts the open into the flow, or keeps what is known of it up to date. */
+static int attach(const struct files_struct *fsp, const struct sqos_flow *flow)
+{
+	struct attached *one = find(fsp);
+
+	if (one == NULL) {
+		if (attached_count >= OPENS_MAX) {
+			return -ENOMEM;
+		}
+		one = talloc_zero(NULL, struct attached);
+		if (one == NULL) {
+			return -ENOMEM;
+		}
+		one->fsp = fsp;
+		DLIST_ADD(all_attached, one);
+		attached_count++;
+	}
+	one->last = *flow;
+	return 0;
+}
+
+/*
+ * The flow a request is about, locked.  A flow that was swept while an open
+ * was in it comes back as it was.
+ */
+static int lock_flow(TALLOC_CTX *mem_ctx, const struct files_struct *fsp,
+		     const struct sqos_request *request,
+		     struct sqos_flow *flow, struct state_sqos_lock **_lock)
+{
+	struct attached *one = find(fsp);
+	bool joins = (request->options &
+		      (SQOS_SET_FLOW | SQOS_PROBE_POLICY)) != 0;
+	struct guid id = joins || one == NULL ? request->flow : one->last.id;
+	struct state_sqos_lock *lock = NULL;
+	bool found = false;
+	int ret = 0;
+
+	/* Made before the lock, as it may sweep. */
+	struct sqos_flow fresh = {};
+
+	lock = state_sqos_flow_lock(mem_ctx, &id, flow, &found);
+	if (lock == NULL) {
+		return -EIO;
+	}
+	if (!found) {
+		TALLOC_FREE(lock);
+		if (one != NULL && guid_equal(&one->last.id, &id)) {
+			fresh = one->last;
+		} else {
+			ret = new_flow(fsp, &id, &fresh);
+			if (ret != 0) {
+				return ret;
+			}
+		}
+		lock = state_sqos_flow_lock(mem_ctx, &id, flow, &found);
+		if (lock == NULL) {
+			return -EIO;
+		}
+		if (!found) {
+			*flow = fresh;
+		}
+	}
+	ret = check_owner(fsp, flow);
+	if (ret != 0) {
+		TALLOC_FREE(lock);
+		return ret;
+	}
+	*_lock = lock;
+	return 0;
+}
+
+static int control(TALLOC_CTX *mem_ctx, struct files_struct *fsp,
+		   const struct sqos_request *request,
+		   struct sqos_reply *_reply)
+{
+	struct state_sqos_lock *lock = NULL;
+	struct sqos_flow flow = {};
+	uint64_t now = now_ms();
+	int ret = 0;
+
+	if ((request->options & SQOS_SET_FLOW) != 0 &&
+	    guid_is_null(&request->flow)) {
+		detach(fsp);
+		return 0;
+	}
+	if (!sqos_request_attaches(request, find(fsp) != NULL)) {
+		return 0;
+	}
+	ret = lock_flow(mem_ctx, fsp, request, &flow, &lock);
+	if (ret != 0) {
+		return ret;
+	}
+	if ((request->options & (SQOS_SET_POLICY | SQOS_PROBE_POLICY)) != 0) {
+		sqos_flow_set(&flow, request);
+	}
+	if ((request->options & SQOS_UPDATE_COUNTERS) != 0) {
+		sqos_flow_count(&flow, request, now);
+	}
+	flow.seen_ms = now;
+	sqos_flow_rate(&flow, now);
+	snprintf(flow.file, sizeof(flow.file), "%s: %s",
+		 lp_const_servicename(SNUM(fsp->conn)), fsp_str_dbg(fsp));
+	ret = attach(fsp, &flow);
+	if (ret == 0) {
+		assign(mem_ctx, &flow, now, _reply);
+		ret = state_sqos_flow_store(lock, &flow);
+	}
+	TALLOC_FREE(lock);
+	return ret;
+}
+
+static bool sqos_ioctl(uint32_t code, struct tevent_context *ev,
+		       struct tevent_req *req,
+		       struct smbd_smb2_ioctl_state *state)
+{
+	struct files_struct *fsp = state->fsp;
+	struct sqos_request *request = NULL;
+	struct sqos_reply reply = {};
+	uint8_t *out = NULL;
+	size_t length = 0;
+	int ret = 0;
+
+	(void)ev;
+	if (code != FSCTL_CONTROL) {
+		return false;
+	}
+	if (fsp->fsp_flags.is_directory || fsp->fake_file_handle != NULL ||
+	    fsp->print_file != NULL) {
+		tevent_req_nterror(req, NT_STATUS_INVALID_DEVICE_REQUEST);
+		return true;
+	}
+	request = talloc_zero(state, struct sqos_request);
+	if (tevent_req_nomem(request, req)) {
+		return true;
+	}
+	ret = sqos_request_decode(state->in_input.data,
+				  state->in_input.length,
+				  state->in_max_output, find(fsp) != NULL,
+				  request);
+	if (ret == 0) {
+		ret = control(state, fsp, request, &reply);
+	}
+	if (tevent_req_nterror(req, status_of(ret))) {
+		return true;
+	}
+	if ((request->options & SQOS_GET_STATUS) != 0) {
+		out = talloc_zero_array(state, uint8_t, SQOS_REPLY_V11);
+		if (tevent_req_nomem(out, req)) {
+			return true;
+		}
+		length = sqos_reply_encode(&reply, request->version, out);
+		state->out_output = data_blob_const(out, length);
+	}
+	tevent_req_done(req);
+	return true;
+}
+
+static void sqos_close(struct files_struct *fsp)
+{
+	detach(fsp);
+}
+
+static bool sqos_start(const struct tunnel_host *host)
+{
+	(void)host;
+	return state_sqos_open();
+}
+
+static bool sqos_create(const struct tunnel_create *c, NTSTATUS *_status)
+{
+	(void)c;
+	(void)_status;
+	return false;
+}
+
+__attribute__((visibility("default")))
+const struct tunnel_server *hvrs_tunnel_server(void)
+{
+	static const struct tunnel_server server = {
+		.version = TUNNEL_VERSION,
+		.name = "sqos",
+		.start = sqos_start,
+		.create = sqos_create,
+		.ioctl = sqos_ioctl,
+		.close = sqos_close,
+	};
+
+	return &server;
+}

@@ -1,0 +1,267 @@
+/* The databases of storage QoS. */
+#include "state_sqos.h"
+
+#include "dbwrap/dbwrap.h"
+#include "dbwrap/dbwrap_open.h"
+#include "util_tdb.h"
+
+#undef DBGC_CLASS
+#define DBGC_CLASS DBGC_VFS
+
+#define POLICIES	"hvrs_sqos.tdb"
+#define FLOWS		"hvrs_sqos_flows.tdb"
+#define GROUPS		"hvrs_sqos_groups.tdb"
+#define KEY_MAX		32
+#define SWEEP_AT_ONCE	256
+
+static struct db_context *policies;
+static struct db_context *flows;
+static struct db_context *groups;	/* locked while a flow is */
+
+struct state_sqos_lock {
+	struct db_record *record;
+};
+
+/* One whose content is of use while smbd runs. */
+static struct db_context *open_volatile(const char *name,
+					enum dbwrap_lock_order order)
+{
+	char *path = lock_path(talloc_tos(), name);
+	struct db_context *db = NULL;
+
+	if (path != NULL) {
+		db = db_open(NULL, path, 0,
+			     TDB_CLEAR_IF_FIRST | TDB_INCOMPATIBLE_HASH,
+			     O_RDWR | O_CREAT, 0600, order,
+			     DBWRAP_FLAG_NONE);
+	}
+	TALLOC_FREE(path);
+	return db;
+}
+
+bool state_sqos_open(void)
+{
+	char *path = state_path(talloc_tos(), POLICIES);
+
+	if (path != NULL && policies == NULL) {
+		policies = db_open(NULL, path, 0, TDB_DEFAULT,
+				   O_RDWR | O_CREAT, 0600,
+				   DBWRAP_LOCK_ORDER_2, DBWRAP_FLAG_NONE);
+	}
+	TALLOC_FREE(path);
+	if (flows == NULL) {
+		flows = open_volatile(FLOWS, DBWRAP_LOCK_ORDER_2);
+	}
+	if (groups == NULL) {
+		groups = open_volatile(GROUPS, DBWRAP_LOCK_ORDER_3);
+	}
+	if (policies == NULL || flows == NULL || groups == NULL) {
+		DBG_ERR("hvrs: the databases of storage QoS (%s, %s, %s) "
+			"cannot be opened: %s. It stays off\n", POLICIES,
+			FLOWS, GROUPS, strerror(errno));
+		return false;
+	}
+	return true;
+}
+
+static TDB_DATA guid_key(const struct guid *id)
+{
+	return make_tdb_data(id->bytes, sizeof(id->bytes));
+}
+
+int state_sqos_policy(const struct guid *id, struct sqos_policy *_policy)
+{
+	TDB_DATA value = {};
+	NTSTATUS status = dbwrap_fetch(policies, talloc_tos(),
+				       guid_key(id),
+				       &value);
+	int ret = 0;
+
+	if (!NT_STATUS_IS_OK(status)) {
+		return -ENOENT;
+	}
+	ret = sqos_policy_decode(value.dptr, value.dsize, _policy);
+	TALLOC_FREE(value.dptr);
+	if (ret != 0) {
+		DBG_ERR("hvrs: a policy in %s is not understood; it counts "
+			"as unknown\n", POLICIES);
+		return -ENOENT;
+	}
+	return 0;
+}
+
+static struct state_sqos_lock *lock_key(TALLOC_CTX *mem_ctx,
+					struct db_context *db, TDB_DATA key)
+{
+	struct state_sqos_lock *lock = talloc_zero(mem_ctx,
+						   struct state_sqos_lock);
+
+	if (lock == NULL) {
+		return NULL;
+	}
+	lock->record = dbwrap_fetch_locked(db, lock, key);
+	if (lock->record == NULL) {
+		TALLOC_FREE(lock);
+	}
+	return lock;
+}
+
+struct state_sqos_lock *state_sqos_flow_lock(TALLOC_CTX *mem_ctx,
+					     const struct guid *id,
+					     struct sqos_flow *_flow,
+					     bool *_found)
+{
+	struct state_sqos_lock *lock = lock_key(mem_ctx, flows, guid_key(id));
+	TDB_DATA value = {};
+
+	if (lock == NULL) {
+		return NULL;
+	}
+	value = dbwrap_record_get_value(lock->record);
+	/* What is damaged counts as not there. */
+	*_found = value.dsize > 0 &&
+		sqos_flow_decode(value.dptr, value.dsize, _flow) == 0;
+	if (!*_found) {
+		*_flow = (struct sqos_flow) {};
+	}
+	return lock;
+}
+
+static int store(struct state_sqos_lock *lock, uint8_t *bytes, size_t length)
+{
+	NTSTATUS status = dbwrap_record_store(
+		lock->record, make_tdb_data(bytes, length), TDB_REPLACE);
+
+	talloc_free(bytes);
+	if (!NT_STATUS_IS_OK(status)) {
+		DBG_ERR("hvrs: storage QoS: its state cannot be written: "
+			"%s\n", nt_errstr(status));
+		return -EIO;
+	}
+	return 0;
+}
+
+int state_sqos_flow_store(struct state_sqos_lock *lock,
+			  const struct sqos_flow *flow)
+{
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+	int ret = sqos_flow_encode(talloc_tos(), flow, &bytes, &length);
+
+	return ret != 0 ? ret : store(lock, bytes, length);
+}
+
+struct state_sqos_lock *state_sqos_group_lock(TALLOC_CTX *mem_ctx,
+					      const uint8_t key[32],
+					      struct sqos_group *_group)
+{
+	struct state_sqos_lock *lock = lock_key(mem_ctx, groups,
+						make_tdb_data(key, KEY_MAX));
+	TDB_DATA value = {};
+
+	if (lock == NULL) {
+		return NULL;
+	}
+	value = dbwrap_record_get_value(lock->record);
+	_group->count = 0;
+	if (value.dsize > 0 &&
+	    sqos_group_decode(value.dptr, value.dsize, _group) != 0) {
+		_group->count = 0;
+	}
+	return lock;
+}
+
+int state_sqos_group_store(struct state_sqos_lock *lock,
+			   const struct sqos_group *group)
+{
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+	int ret = sqos_group_encode(talloc_tos(), group, &bytes, &length);
+
+	return ret != 0 ? ret : store(lock, bytes, length);
+}
+
+/* ---- the end of flows ------------------------------------------------------------ */
+
+struct sweep {
+	struct db_context *db;
+	uint64_t now;
+	size_t live;
+	uint8_t keys[SWEEP_AT_ONCE][KEY_MAX];
+	size_t lengths[SWEEP_AT_ONCE];
+	size_t count;
+	struct sqos_group group;	/* room to look at one */
+};
+
+static bool is_over(struct sweep *sweep, TDB_DATA key, TDB_DATA value)
+{
+	struct sqos_flow flow = {};
+	size_t i = 0;
+
+	if (sweep->db == flows) {
+		if (sqos_flow_decode(value.dptr, value.dsize, &flow) != 0 ||
+		    sweep->now > flow.seen_ms + SQOS_FLOW_LIFE_MS) {
+			return true;
+		}
+		sweep->live++;
+		return false;
+	}
+	if (sqos_group_decode(value.dptr, value.dsize, &sweep->group) != 0) {
+		return true;
+	}
+	for (i = 0; i < sweep->group.count; i++) {
+		if (sweep->now <= sweep->group.members[i].seen_ms +
+					  SQOS_FLOW_LIFE_MS) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static int look(struct db_record *rec, void *private_data)
+{
+	struct sweep *sweep = private_data;
+	TDB_DATA key = dbwrap_record_get_key(rec);
+	TDB_DATA value = dbwrap_record_get_value(rec);
+
+	if (key.dsize == 0 || key.dsize > KEY_MAX) {
+		return 0;
+	}
+	if (is_over(sweep, key, value) && sweep->count < SWEEP_AT_ONCE) {
+		memcpy(sweep->keys[sweep->count], key.dptr, key.dsize);
+		sweep->lengths[sweep->count++] = key.dsize;
+	}
+	return 0;
+}
+
+static void sweep_one(struct sweep *sweep, struct db_context *db)
+{
+	size_t i = 0;
+
+	sweep->db = db;
+	do {
+		sweep->live = 0;
+		sweep->count = 0;
+		dbwrap_traverse_read(db, look, sweep, NULL);
+		for (i = 0; i < sweep->count; i++) {
+			dbwrap_delete(db, make_tdb_data(sweep->keys[i],
+							sweep->lengths[i]));
+		}
+	} while (sweep->count == SWEEP_AT_ONCE);
+}
+
+size_t state_sqos_sweep(uint64_t now_ms)
+{
+	struct sweep *sweep = talloc_zero(talloc_tos(), struct sweep);
+	size_t live = 0;
+
+	if (sweep == NULL) {
+		return 0;
+	}
+	sweep->now = now_ms;
+	sweep_one(sweep, groups);
+	sweep_one(sweep, flows);
+	live = sweep->live;
+	TALLOC_FREE(sweep);
+	return live;
+}
