@@ -13,6 +13,7 @@
 
 #define MAGIC 0x31434E4656525348ULL
 #define NONE UINT64_MAX
+#define LOCK_WORK 0x0FFFF0
 #define LOCK_EXCLUSIVE 0x100000
 #define LOCK_SLOT 0x100001
 /* Generations of writes under way that are told apart; more are joined. */
@@ -38,6 +39,7 @@ struct rsvd_fence {
 	struct page *page;
 	uint32_t slot;
 	bool exclusive;
+	bool taken[RSVD_FENCE_LOCKS];
 	struct {
 		uint64_t generation;
 		uint64_t count;
@@ -354,4 +356,27 @@ void rsvd_fence_release(struct rsvd_fence *fence)
 {
 	fence->exclusive = false;
 	(void)lock_byte(fence->fd, F_OFD_SETLK, F_UNLCK, LOCK_EXCLUSIVE, NULL);
+}
+
+int rsvd_fence_take(struct rsvd_fence *fence, enum rsvd_fence_lock lock)
+{
+	int ret = 0;
+
+	if (fence->taken[lock]) {
+		return -EAGAIN;
+	}
+	ret = lock_byte(fence->fd, F_OFD_SETLK, F_WRLCK,
+			LOCK_WORK + (off_t)lock, NULL);
+	if (ret == -EACCES) {
+		return -EAGAIN;
+	}
+	fence->taken[lock] = ret == 0;
+	return ret;
+}
+
+void rsvd_fence_give(struct rsvd_fence *fence, enum rsvd_fence_lock lock)
+{
+	fence->taken[lock] = false;
+	(void)lock_byte(fence->fd, F_OFD_SETLK, F_UNLCK,
+			LOCK_WORK + (off_t)lock, NULL);
 }

@@ -90,4 +90,17 @@ int rsvd_fence_look(const char *path, uint32_t slot, uint64_t pid,
 int rsvd_fence_exclusive(struct rsvd_fence *fence);
 void rsvd_fence_release(struct rsvd_fence *fence);
 
+/*
+ * Longer work, one open at a time: changing which files a VHD Set consists of,
+ * and merging them.  0, or -EAGAIN as above.  Goes with its process.
+ */
+enum rsvd_fence_lock {
+	RSVD_FENCE_SET,
+	RSVD_FENCE_MERGE,
+	RSVD_FENCE_LOCKS,
+};
+
+int rsvd_fence_take(struct rsvd_fence *fence, enum rsvd_fence_lock lock);
+void rsvd_fence_give(struct rsvd_fence *fence, enum rsvd_fence_lock lock);
+
 #endif

@@ -10,7 +10,12 @@
 
 #define MAGIC 0x44535652	/* "RVSD" */
 #define HEAD_SIZE 44
-#define OPEN_SIZE 124
+#define OPEN_V1_SIZE 124
+#define OPEN_SIZE 140
+#define WORKER_SIZE 24
+#define PROGRESS_SIZE (56 + WORKER_SIZE)
+#define SET_SIZE (8 + 16 + WORKER_SIZE + 56 + WORKER_SIZE + 8 + \
+		  RSVD_RECORD_PROGRESS_MAX * PROGRESS_SIZE)
 #define PATH_MAX_BYTES 8192
 
 enum open_flags {
@@ -33,13 +38,94 @@ struct rsvd_record *rsvd_record_create(TALLOC_CTX *mem_ctx)
 	return r;
 }
 
+static void worker_encode(struct cursor_put *p, const struct rsvd_worker *w)
+{
+	cursor_put_le64(p, w->pid);
+	cursor_put_le32(p, w->vnn);
+	cursor_put_le32(p, w->task);
+	cursor_put_le64(p, w->unique);
+}
+
+static void worker_decode(struct cursor *c, struct rsvd_worker *w)
+{
+	w->pid = cursor_le64(c);
+	w->vnn = cursor_le32(c);
+	w->task = cursor_le32(c);
+	w->unique = cursor_le64(c);
+}
+
+/* What version 2 added, SET_SIZE bytes between head and path. */
+static void set_encode(struct cursor_put *p, const struct rsvd_record *r)
+{
+	size_t i = 0;
+
+	cursor_put_le64(p, r->epoch);
+	cursor_put_le32(p, r->block.active ? 1 : 0);
+	cursor_put_le32(p, r->block.working ? 1 : 0);
+	cursor_put_le64(p, r->block.until_ms);
+	worker_encode(p, &r->block.worker);
+	cursor_put_le32(p, r->making.stage);
+	cursor_put_le32(p, r->making.type);
+	cursor_put_le32(p, r->making.flags);
+	cursor_put_le32(p, 0);
+	cursor_put_guid(p, &r->making.transaction);
+	cursor_put_guid(p, &r->making.snapshot);
+	cursor_put_le64(p, r->making.until_ms);
+	worker_encode(p, &r->making.worker);
+	cursor_put_le64(p, r->progress_count);
+	for (i = 0; i < RSVD_RECORD_PROGRESS_MAX; i++) {
+		const struct rsvd_progress *o = &r->progress[i];
+
+		cursor_put_guid(p, &o->transaction);
+		cursor_put_le32(p, o->type);
+		cursor_put_le32(p, o->status);
+		cursor_put_le64(p, o->over ? 1 : 0);
+		cursor_put_le64(p, o->done);
+		cursor_put_le64(p, o->all);
+		cursor_put_le64(p, o->started_ms);
+		worker_encode(p, &o->worker);
+	}
+}
+
+static void set_decode(struct cursor *c, struct rsvd_record *r)
+{
+	size_t i = 0;
+
+	r->epoch = cursor_le64(c);
+	r->block.active = cursor_le32(c) != 0;
+	r->block.working = cursor_le32(c) != 0;
+	r->block.until_ms = cursor_le64(c);
+	worker_decode(c, &r->block.worker);
+	r->making.stage = cursor_le32(c);
+	r->making.type = cursor_le32(c);
+	r->making.flags = cursor_le32(c);
+	cursor_skip(c, 4);
+	cursor_guid(c, &r->making.transaction);
+	cursor_guid(c, &r->making.snapshot);
+	r->making.until_ms = cursor_le64(c);
+	worker_decode(c, &r->making.worker);
+	r->progress_count = cursor_le64(c);
+	for (i = 0; i < RSVD_RECORD_PROGRESS_MAX; i++) {
+		struct rsvd_progress *o = &r->progress[i];
+
+		cursor_guid(c, &o->transaction);
+		o->type = cursor_le32(c);
+		o->status = cursor_le32(c);
+		o->over = cursor_le64(c) != 0;
+		o->done = cursor_le64(c);
+		o->all = cursor_le64(c);
+		o->started_ms = cursor_le64(c);
+		worker_decode(c, &o->worker);
+	}
+}
+
 int rsvd_record_encode(TALLOC_CTX *mem_ctx, const struct rsvd_record *r,
 		       uint8_t **_bytes, size_t *_length)
 {
 	size_t path_length = strlen(r->path);
 	size_t pr_length = scsi_pr_size(&r->pr);
-	size_t length = HEAD_SIZE + path_length + OPEN_SIZE * r->open_count +
-		pr_length;
+	size_t length = HEAD_SIZE + SET_SIZE + path_length +
+		OPEN_SIZE * r->open_count + pr_length;
 	uint8_t *bytes = talloc_size(mem_ctx, length);
 	struct cursor_put p = {};
 	size_t i = 0;
@@ -55,6 +141,7 @@ int rsvd_record_encode(TALLOC_CTX *mem_ctx, const struct rsvd_record *r,
 	cursor_put_le32(&p, (uint32_t)path_length);
 	cursor_put_le32(&p, (uint32_t)r->open_count);
 	cursor_put_le32(&p, (uint32_t)pr_length);
+	set_encode(&p, r);
 	cursor_put_bytes(&p, r->path, path_length);
 	for (i = 0; i < r->open_count; i++) {
 		const struct rsvd_record_open *o = &r->opens[i];
@@ -70,6 +157,7 @@ int rsvd_record_encode(TALLOC_CTX *mem_ctx, const struct rsvd_record *r,
 		cursor_put_guid(&p, &o->initiator);
 		cursor_put_bytes(&p, o->host, sizeof(o->host));
 		cursor_put_zero(&p, 4);
+		cursor_put_guid(&p, &o->snapshot);
 	}
 	if (p.failed || p.at + pr_length != length) {
 		talloc_free(bytes);
@@ -81,7 +169,8 @@ int rsvd_record_encode(TALLOC_CTX *mem_ctx, const struct rsvd_record *r,
 	return 0;
 }
 
-static void open_decode(struct cursor *c, struct rsvd_record_open *o)
+static void open_decode(struct cursor *c, uint32_t version,
+			struct rsvd_record_open *o)
 {
 	uint32_t flags = 0;
 
@@ -98,15 +187,28 @@ static void open_decode(struct cursor *c, struct rsvd_record_open *o)
 	cursor_bytes(c, o->host, sizeof(o->host));
 	o->host[sizeof(o->host) - 1] = '\0';
 	cursor_skip(c, 4);
+	if (version >= 2) {
+		cursor_guid(c, &o->snapshot);
+	}
 }
 
 static int record_fill(struct rsvd_record *r, struct cursor *c,
-		       uint32_t path_length, uint32_t opens, uint32_t pr_length,
+		       uint32_t version, uint32_t path_length, uint32_t opens, uint32_t pr_length,
 		       const char **_why)
 {
-	const uint8_t *path = cursor_borrow(c, path_length);
+	const uint8_t *path = NULL;
 	uint32_t i = 0;
 	int ret = 0;
+
+	if (version >= 2) {
+		set_decode(c, r);
+	}
+	*_why = "a number of it makes no sense";
+	if (r->progress_count > RSVD_RECORD_PROGRESS_MAX ||
+	    r->making.stage > RSVD_STAGE_FAILED) {
+		return -EINVAL;
+	}
+	path = cursor_borrow(c, path_length);
 
 	*_why = "there is no memory";
 	talloc_free(r->path);
@@ -117,7 +219,7 @@ static int record_fill(struct rsvd_record *r, struct cursor *c,
 	}
 	r->open_count = opens;
 	for (i = 0; i < opens; i++) {
-		open_decode(c, &r->opens[i]);
+		open_decode(c, version, &r->opens[i]);
 	}
 	ret = scsi_pr_decode(cursor_borrow(c, pr_length), pr_length, &r->pr,
 			     _why);
@@ -150,7 +252,7 @@ int rsvd_record_decode(TALLOC_CTX *mem_ctx, const uint8_t *bytes,
 		return -EINVAL;
 	}
 	*_why = "it is of another version of hvrs";
-	if (version != RSVD_RECORD_VERSION) {
+	if (version != 1 && version != RSVD_RECORD_VERSION) {
 		return -EPROTONOSUPPORT;
 	}
 	cursor_guid(&c, &disk_id);
@@ -161,8 +263,10 @@ int rsvd_record_decode(TALLOC_CTX *mem_ctx, const uint8_t *bytes,
 	*_why = "its length is wrong";
 	if (cursor_status(&c) != 0 || path_length > PATH_MAX_BYTES ||
 	    opens > RSVD_RECORD_OPENS_MAX || pr_length > SCSI_PR_SIZE_MAX ||
-	    length != HEAD_SIZE + (size_t)path_length +
-		      OPEN_SIZE * (size_t)opens + pr_length) {
+	    length != HEAD_SIZE + (version >= 2 ? SET_SIZE : 0) +
+		      (size_t)path_length +
+		      (version >= 2 ? OPEN_SIZE : OPEN_V1_SIZE) *
+		      (size_t)opens + pr_length) {
 		return -EINVAL;
 	}
 	*_why = "there is no memory";
@@ -172,7 +276,8 @@ int rsvd_record_decode(TALLOC_CTX *mem_ctx, const uint8_t *bytes,
 	}
 	r->disk_id = disk_id;
 	r->disk_size = disk_size;
-	ret = record_fill(r, &c, path_length, opens, pr_length, _why);
+	ret = record_fill(r, &c, version, path_length, opens, pr_length,
+			  _why);
 	if (ret != 0) {
 		talloc_free(r);
 		return ret;
@@ -216,6 +321,43 @@ void rsvd_record_open_remove(struct rsvd_record *r, size_t index)
 	r->open_count--;
 	memmove(&r->opens[index], &r->opens[index + 1],
 		(r->open_count - index) * sizeof(r->opens[0]));
+}
+
+/* ---- meta operations ----------------------------------------------------------------- */
+
+struct rsvd_progress *rsvd_record_progress_find(struct rsvd_record *r,
+						const struct guid *transaction,
+						uint32_t type)
+{
+	size_t i = r->progress_count;
+
+	while (i-- > 0) {
+		if (guid_equal(&r->progress[i].transaction, transaction) &&
+		    (type == UINT32_MAX || r->progress[i].type == type)) {
+			return &r->progress[i];
+		}
+	}
+	return NULL;
+}
+
+struct rsvd_progress *rsvd_record_progress_add(struct rsvd_record *r)
+{
+	size_t i = 0;
+
+	if (r->progress_count == RSVD_RECORD_PROGRESS_MAX) {
+		/* They are in the order of their start. */
+		while (i < r->progress_count && !r->progress[i].over) {
+			i++;
+		}
+		if (i == r->progress_count) {
+			return NULL;
+		}
+		r->progress_count--;
+		memmove(&r->progress[i], &r->progress[i + 1],
+			(r->progress_count - i) * sizeof(r->progress[0]));
+	}
+	r->progress[r->progress_count] = (struct rsvd_progress) {};
+	return &r->progress[r->progress_count++];
 }
 
 /* ---- what a handle keeps ------------------------------------------------------------ */

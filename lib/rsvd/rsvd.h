@@ -176,7 +176,7 @@ void rsvd_initial_info_encode(const struct rsvd_properties *p,
 
 /* ---- the record of a shared disk ------------------------------------------------------ */
 
-#define RSVD_RECORD_VERSION 1
+#define RSVD_RECORD_VERSION 2
 #define RSVD_RECORD_OPENS_MAX 512
 
 /* One open, in the process that has it or, persistent, in none. */
@@ -191,16 +191,86 @@ struct rsvd_record_open {
 	bool has_initiator;
 	struct guid initiator;
 	char host[64];			/* UTF-8, cut where it does not fit */
+	struct guid snapshot;		/* opened by target specifier, or null */
 };
+
+/* Who is at work; as the first fields of an open. */
+struct rsvd_worker {
+	uint64_t pid;
+	uint32_t vnn;
+	uint32_t task;
+	uint64_t unique;
+};
+
+/*
+ * No command is let in while a block is in force.  It ends with its time or
+ * its process, whichever is first.
+ */
+struct rsvd_block {
+	bool active;
+	bool working;			/* its process changes files just now */
+	struct rsvd_worker worker;
+	uint64_t until_ms;		/* CLOCK_BOOTTIME */
+};
+
+/* A snapshot on its way, MS-RSVD 3.2.5.5.7. */
+enum rsvd_stage {
+	RSVD_STAGE_IDLE,
+	RSVD_STAGE_INITIALIZED,
+	RSVD_STAGE_BLOCKED,
+	RSVD_STAGE_SWITCHED,
+	RSVD_STAGE_UNBLOCKED,
+	RSVD_STAGE_FAILED,	/* its time was over while it blocked */
+};
+
+struct rsvd_making {
+	uint32_t stage;
+	uint32_t type;
+	uint32_t flags;
+	struct guid transaction;
+	struct guid snapshot;
+	struct rsvd_worker worker;
+	uint64_t until_ms;
+};
+
+/* A meta operation, under way or over, for QUERY_PROGRESS and for people. */
+struct rsvd_progress {
+	struct guid transaction;
+	uint32_t type;		/* enum rsvd_meta_type; or RSVD_PROGRESS_MERGE */
+	uint32_t status;	/* NTSTATUS, when over */
+	bool over;
+	uint64_t done;
+	uint64_t all;
+	uint64_t started_ms;	/* CLOCK_BOOTTIME */
+	struct rsvd_worker worker;
+};
+
+#define RSVD_PROGRESS_MERGE 0x100	/* in the background: no transaction */
+#define RSVD_RECORD_PROGRESS_MAX 8
 
 struct rsvd_record {
 	char *path;			/* for people */
 	struct guid disk_id;
 	uint64_t disk_size;
 	struct scsi_pr pr;
+	/* Raised when the disk consists of other files, or has another size. */
+	uint64_t epoch;
+	struct rsvd_block block;
+	struct rsvd_making making;
+	size_t progress_count;
+	struct rsvd_progress progress[RSVD_RECORD_PROGRESS_MAX];
 	size_t open_count;
 	struct rsvd_record_open *opens;
 };
+
+/*
+ * The row of a transaction, or NULL.  row_add() gives a new one: a free one, or
+ * that of the oldest operation that is over; NULL where all are under way.
+ */
+struct rsvd_progress *rsvd_record_progress_find(struct rsvd_record *r,
+						const struct guid *transaction,
+						uint32_t type);
+struct rsvd_progress *rsvd_record_progress_add(struct rsvd_record *r);
 
 /* An empty one; a talloc child of mem_ctx. */
 struct rsvd_record *rsvd_record_create(TALLOC_CTX *mem_ctx);

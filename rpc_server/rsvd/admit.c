@@ -13,6 +13,7 @@
 
 #include "lib/file_id.h"
 #include "messages.h"
+#include "serverid.h"
 
 #include <sys/syscall.h>
 
@@ -59,6 +60,94 @@ char *rsvd_admit_path(TALLOC_CTX *mem_ctx, const struct file_id *id,
 
 	TALLOC_FREE(name);
 	return path;
+}
+
+/* ---- who, and since when --------------------------------------------------------------- */
+
+uint64_t rsvd_admit_now_ms(void)
+{
+	struct timespec now = {};
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+struct rsvd_worker rsvd_admit_self(const struct rsvd_open *open)
+{
+	struct server_id self = messaging_server_id(
+		open->handle->conn->sconn->msg_ctx);
+
+	return (struct rsvd_worker) {
+		.pid = self.pid, .task = self.task_id, .vnn = self.vnn,
+		.unique = self.unique_id,
+	};
+}
+
+bool rsvd_admit_is_alive(const struct rsvd_worker *worker)
+{
+	struct server_id id = {
+		.pid = worker->pid, .task_id = worker->task,
+		.vnn = worker->vnn, .unique_id = worker->unique,
+	};
+
+	return serverid_exists(&id);
+}
+
+/* As root, or not; by a descriptor, so that it is this process or none. */
+static void process_kill(const char *path, uint64_t pid, const char *what)
+{
+	int fd = -1;
+
+	if (pid == (uint64_t)getpid()) {
+		return;
+	}
+	become_root();
+	fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+	if (fd >= 0) {
+		(void)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+		close(fd);
+	}
+	unbecome_root();
+	DBG_ERR("hvrs: shared disk %s: process %llu %s, and did not end it in "
+		"time: killed\n", path, (unsigned long long)pid, what);
+}
+
+/*
+ * Whoever dies or stops while he holds all others up must not do so for ever.
+ * What he had done to the files is not known: everybody looks again.
+ */
+bool rsvd_admit_recover(struct rsvd_record *record)
+{
+	struct rsvd_making *making = &record->making;
+	bool late = false;
+	bool alive = false;
+
+	if (!record->block.active) {
+		return false;
+	}
+	late = rsvd_admit_now_ms() >= record->block.until_ms;
+	alive = rsvd_admit_is_alive(&record->block.worker);
+	if (late && alive && record->block.working) {
+		/* It might wake up and finish on what others go on with. */
+		process_kill(record->path, record->block.worker.pid,
+			     "changes the files of the disk");
+		return false;
+	}
+	if (!late && alive) {
+		return false;
+	}
+	DBG_WARNING("hvrs: shared disk %s: its I/O was held up by process "
+		    "%llu, %s: it goes on\n", record->path,
+		    (unsigned long long)record->block.worker.pid,
+		    late ? "for too long" : "which is gone");
+	record->block = (struct rsvd_block) {};
+	record->epoch++;
+	if (making->stage == RSVD_STAGE_BLOCKED) {
+		making->stage = RSVD_STAGE_FAILED;
+	} else if (making->stage == RSVD_STAGE_SWITCHED) {
+		making->stage = RSVD_STAGE_UNBLOCKED;
+	}
+	return true;
 }
 
 /* ---- joining and leaving ------------------------------------------------------------- */
@@ -127,12 +216,11 @@ static struct rsvd_record_open *row_find(struct rsvd_record *record,
 
 static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
 {
-	struct server_id self = messaging_server_id(
-		open->fsp->conn->sconn->msg_ctx);
+	struct rsvd_worker self = rsvd_admit_self(open);
 	struct rsvd_record *record = lock->record;
 	struct rsvd_record_open row = {
-		.pid = self.pid, .task = self.task_id, .vnn = self.vnn,
-		.unique = self.unique_id,
+		.pid = self.pid, .task = self.task, .vnn = self.vnn,
+		.unique = self.unique, .snapshot = open->snapshot,
 		.open_id = open->open_id,
 		.slot = rsvd_fence_slot(open->fence),
 		.has_initiator = !guid_is_null(&open->nexus),
@@ -145,6 +233,14 @@ static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
 
 	host_name(&open->context, row.host, sizeof(row.host));
 	state_rsvd_sweep(record, module->is_kept);
+	/* Nothing was stored yet, so nothing is lost by the retry. */
+	rsvd_admit_recover(record);
+	if (record->epoch != open->image->epoch) {
+		rsvd_fence_change_begin(open->fence);
+		ret = state_rsvd_store(lock);
+		rsvd_fence_change_end(open->fence);
+		return ret == 0 ? -EAGAIN : ret;
+	}
 	if (record->open_count == 0) {
 		/* The first: what the power cut left, [SPC-4] 5.12.5. */
 		scsi_pr_power_on(&record->pr);
@@ -181,6 +277,22 @@ static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
 	return ret;
 }
 
+NTSTATUS rsvd_admit_epoch(struct rsvd_open *open, uint64_t *_epoch)
+{
+	struct state_rsvd_key key = { .id = open->fsp->file_id };
+	struct state_rsvd_lock *lock = NULL;
+	int ret = 0;
+
+	become_root();
+	ret = state_rsvd_lock(talloc_tos(), database, &key, &lock);
+	unbecome_root();
+	if (ret == 0) {
+		*_epoch = lock->record->epoch;
+		TALLOC_FREE(lock);
+	}
+	return status_of(ret);
+}
+
 NTSTATUS rsvd_admit_join(struct rsvd_open *open)
 {
 	struct state_rsvd_lock *lock = NULL;
@@ -207,7 +319,7 @@ NTSTATUS rsvd_admit_join(struct rsvd_open *open)
 	TALLOC_FREE(path);
 	if (ret != 0) {
 		TALLOC_FREE(open->fence);
-		return status_of(ret);
+		return ret == -EAGAIN ? NT_STATUS_RETRY : status_of(ret);
 	}
 	open->attached = true;
 	return NT_STATUS_OK;
@@ -302,6 +414,61 @@ bool rsvd_admit_is_shared(const struct file_id *id,
 	return ret != 0 || others > 0;
 }
 
+int rsvd_admit_change(struct rsvd_open *open,
+		      enum rsvd_change (*change)(struct rsvd_record *record,
+						 void *private_data),
+		      void *private_data, uint64_t *_generation)
+{
+	struct state_rsvd_lock *lock = NULL;
+	enum rsvd_change what = RSVD_CHANGE_NONE;
+	uint64_t generation = 0;
+	int ret = 0;
+
+	if (!open->attached || open->fence == NULL) {
+		return -ESHUTDOWN;
+	}
+	become_root();
+	ret = state_rsvd_lock(talloc_tos(), database, &open->key, &lock);
+	if (ret == 0) {
+		bool recovered = rsvd_admit_recover(lock->record);
+
+		generation = rsvd_fence_settle(open->fence);
+		what = change(lock->record, private_data);
+		if (recovered) {
+			what = RSVD_CHANGE_FENCE;
+		}
+		if (what == RSVD_CHANGE_FENCE) {
+			rsvd_fence_change_begin(open->fence);
+		}
+		if (what != RSVD_CHANGE_NONE) {
+			ret = state_rsvd_store(lock);
+		}
+		if (what == RSVD_CHANGE_FENCE) {
+			generation = rsvd_fence_change_end(open->fence);
+		}
+		TALLOC_FREE(lock);
+	}
+	unbecome_root();
+	if (ret == 0 && _generation != NULL) {
+		*_generation = generation;
+	}
+	return ret;
+}
+
+static bool each_any(void *private_data, const struct guid *nexus,
+		     uint64_t pid)
+{
+	(void)private_data;
+	(void)nexus;
+	(void)pid;
+	return true;
+}
+
+bool rsvd_admit_busy(struct rsvd_open *open, uint64_t generation)
+{
+	return rsvd_fence_busy(open->fence, generation, each_any, NULL) > 0;
+}
+
 /* ---- without the lock ------------------------------------------------------------------- */
 
 static bool needs_lock(const struct scsi_command *c)
@@ -358,6 +525,10 @@ struct admit_state {
 	struct scsi_command *command;
 	struct rsvd_admitted a;
 	uint64_t wait_for;		/* fence: this generation */
+	uint64_t epoch;			/* the record's, where it is another */
+	uint64_t blocked;		/* the fence's generation then */
+	uint64_t look_ms;		/* when to look at the record again */
+	unsigned refreshes;
 	struct scsi_pr_effect effect;
 	struct timeval patience;
 	unsigned poll_us;
@@ -405,6 +576,22 @@ static int decide(struct admit_state *state, struct state_rsvd_lock *lock)
 
 	if (before == NULL) {
 		return -ENOMEM;
+	}
+	if (rsvd_admit_recover(lock->record)) {
+		rsvd_fence_change_begin(open->fence);
+		ret = state_rsvd_store(lock);
+		generation = rsvd_fence_change_end(open->fence);
+		if (ret != 0) {
+			return ret;
+		}
+	}
+	if (lock->record->block.active) {
+		state->blocked = generation;
+		return -EBUSY;
+	}
+	if (lock->record->epoch != open->image->epoch) {
+		state->epoch = lock->record->epoch;
+		return -ESTALE;
 	}
 	scsi_pr_admit(pr, &open->nexus, c->cdb, &admission);
 	state->a.attention = admission.attention;
@@ -463,26 +650,6 @@ static bool is_victim(const struct admit_state *state,
 	return false;
 }
 
-static void kill_process(const struct admit_state *state, uint64_t pid)
-{
-	int fd = -1;
-
-	if (pid == (uint64_t)getpid()) {
-		return;
-	}
-	become_root();
-	fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-	if (fd >= 0) {
-		(void)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
-		close(fd);
-	}
-	unbecome_root();
-	DBG_ERR("hvrs: shared disk %s: process %llu has a write under way that "
-		"a reservation forbids, and did not end it within %u ms: "
-		"killed\n", state->open->path, (unsigned long long)pid,
-		FENCE_PATIENCE_MS);
-}
-
 static bool each_busy(void *private_data, const struct guid *nexus,
 		      uint64_t pid)
 {
@@ -492,7 +659,8 @@ static bool each_busy(void *private_data, const struct guid *nexus,
 		return false;
 	}
 	if (state->killing) {
-		kill_process(state, pid);
+		process_kill(state->open->path, pid, "has a write under way "
+			     "that a reservation forbids");
 	}
 	return true;
 }
@@ -521,39 +689,109 @@ static void fence_poll(struct tevent_context *ev, struct tevent_timer *timer,
 	}
 }
 
-struct tevent_req *rsvd_admit_send(TALLOC_CTX *mem_ctx,
-				   struct rsvd_open *open,
-				   struct scsi_command *command)
+/* Blocked: until the fence moves, and now and then a look at the record. */
+#define HELD_POLL_US 1000
+#define HELD_POLL_MOST_US 10000
+#define HELD_LOOK_MS 100
+#define REFRESHES_MAX 20
+
+static void attempt(struct tevent_req *req);
+
+static void held_poll(struct tevent_context *ev, struct tevent_timer *timer,
+		      struct timeval now, void *private_data)
 {
-	struct admit_state *state = NULL;
-	struct tevent_req *req = tevent_req_create(mem_ctx, &state,
-						   struct admit_state);
+	struct tevent_req *req = private_data;
+	struct admit_state *state = tevent_req_data(req, struct admit_state);
+
+	(void)timer;
+	(void)now;
+	if (state->open->closed) {
+		tevent_req_error(req, ESHUTDOWN);
+		return;
+	}
+	if (rsvd_fence_generation(state->open->fence) == state->blocked &&
+	    rsvd_admit_now_ms() < state->look_ms) {
+		state->poll_us = MIN(2 * state->poll_us, HELD_POLL_MOST_US);
+		if (tevent_add_timer(ev, state, timeval_current_ofs_usec(
+				     state->poll_us), held_poll,
+				     req) == NULL) {
+			tevent_req_error(req, ENOMEM);
+		}
+		return;
+	}
+	if (!rsvd_open_become_user(state->open)) {
+		tevent_req_error(req, ESHUTDOWN);
+		return;
+	}
+	attempt(req);
+}
+
+static void hold(struct tevent_req *req)
+{
+	struct admit_state *state = tevent_req_data(req, struct admit_state);
+
+	state->open->known = false;
+	state->poll_us = HELD_POLL_US;
+	state->look_ms = rsvd_admit_now_ms() + HELD_LOOK_MS;
+	if (tevent_add_timer(state->open->ev, state,
+			     timeval_current_ofs_usec(state->poll_us),
+			     held_poll, req) == NULL) {
+		tevent_req_error(req, ENOMEM);
+	}
+}
+
+/* The disk consists of other files; false where they cannot be had. */
+static bool refresh(struct admit_state *state)
+{
+	NTSTATUS status = rsvd_image_refresh(state->open, state->epoch);
+
+	if (NT_STATUS_IS_OK(status)) {
+		return true;
+	}
+	/* It may have changed again meanwhile. */
+	if (state->refreshes++ < REFRESHES_MAX) {
+		return true;
+	}
+	DBG_ERR("hvrs: shared disk %s: its new files cannot be opened: %s\n",
+		state->open->path, nt_errstr(status));
+	scsi_result_sense(&state->a.result, SCSI_SENSE_INTERNAL);
+	state->a.go = false;
+	return false;
+}
+
+static void attempt(struct tevent_req *req)
+{
+	struct admit_state *state = tevent_req_data(req, struct admit_state);
+	struct rsvd_open *open = state->open;
 	struct state_rsvd_lock *lock = NULL;
 	int ret = -EAGAIN;
 
-	if (req == NULL) {
-		return NULL;
-	}
-	state->open = open;
-	state->command = command;
-	become_root();
-	while (ret == -EAGAIN) {
+	while (ret == -EAGAIN || ret == -ESTALE) {
+		become_root();
 		ret = state_rsvd_lock(state, database, &open->key, &lock);
 		if (ret == 0) {
 			ret = decide(state, lock);
 			TALLOC_FREE(lock);
 		}
+		unbecome_root();
+		if (ret == -ESTALE && !refresh(state)) {
+			tevent_req_done(req);
+			return;
+		}
 	}
-	unbecome_root();
+	if (ret == -EBUSY) {
+		hold(req);
+		return;
+	}
 	if (ret != 0) {
 		tevent_req_error(req, -ret);
-		return tevent_req_post(req, open->ev);
+		return;
 	}
 	if (state->wait_for == 0 ||
 	    rsvd_fence_busy(open->fence, state->wait_for, each_busy,
 			    state) == 0) {
 		tevent_req_done(req);
-		return tevent_req_post(req, open->ev);
+		return;
 	}
 	state->poll_us = FENCE_POLL_FIRST_US;
 	state->patience = timeval_current_ofs_msec(FENCE_PATIENCE_MS);
@@ -561,6 +799,24 @@ struct tevent_req *rsvd_admit_send(TALLOC_CTX *mem_ctx,
 			     timeval_current_ofs_usec(state->poll_us),
 			     fence_poll, req) == NULL) {
 		tevent_req_error(req, ENOMEM);
+	}
+}
+
+struct tevent_req *rsvd_admit_send(TALLOC_CTX *mem_ctx,
+				   struct rsvd_open *open,
+				   struct scsi_command *command)
+{
+	struct admit_state *state = NULL;
+	struct tevent_req *req = tevent_req_create(mem_ctx, &state,
+						   struct admit_state);
+
+	if (req == NULL) {
+		return NULL;
+	}
+	state->open = open;
+	state->command = command;
+	attempt(req);
+	if (!tevent_req_is_in_progress(req)) {
 		return tevent_req_post(req, open->ev);
 	}
 	return req;

@@ -1,213 +1,15 @@
 /*
- * The image behind a shared open: its file and its parents through the VFS as
- * the connected user, the engine on them, and a SCSI disk on the engine.
+ * The image of a shared open as a SCSI disk.
  */
 #include "server.h"
 
 #include "util/checked.h"
 
-/* Page tables kept per open: every initiator has its own. */
-#define CACHE_BYTES (4U << 20)
-
-/* ---- parents ------------------------------------------------------------------------ */
-
-struct find {
-	struct rsvd_open *open;
-	NTSTATUS status;	/* why a parent could not be had */
-};
-
-/*
- * A locator's relative path, from the folder of the child, as a path from the
- * share's root.  -ENOENT where it leaves the share; "." and ".." are taken
- * away here, so that nothing below has to mind them.
- */
-static int parent_path(TALLOC_CTX *mem_ctx, const char *child,
-		       const char *relative, char **_path)
-{
-	char *folder = talloc_strdup(mem_ctx, child);
-	char *path = NULL;
-	char *rest = NULL;
-	char *part = NULL;
-	char *slash = NULL;
-
-	if (folder == NULL) {
-		return -ENOMEM;
-	}
-	slash = strrchr(folder, '/');
-	if (slash != NULL) {
-		*slash = '\0';
-	} else {
-		*folder = '\0';
-	}
-	path = talloc_asprintf(mem_ctx, "%s/%s", folder, relative);
-	if (path == NULL) {
-		return -ENOMEM;
-	}
-	string_replace(path, '\\', '/');
-	*_path = talloc_strdup(mem_ctx, "");
-	for (part = strtok_r(path, "/", &rest); part != NULL && *_path != NULL;
-	     part = strtok_r(NULL, "/", &rest)) {
-		if (strcmp(part, ".") == 0) {
-			continue;
-		}
-		if (strcmp(part, "..") != 0) {
-			*_path = talloc_asprintf_append(
-				*_path, "%s%s", **_path != '\0' ? "/" : "",
-				part);
-			continue;
-		}
-		if (**_path == '\0') {
-			return -ENOENT;
-		}
-		slash = strrchr(*_path, '/');
-		if (slash != NULL) {
-			*slash = '\0';
-		} else {
-			**_path = '\0';
-		}
-	}
-	return *_path != NULL ? 0 : -ENOMEM;
-}
-
-/* Opens a parent for reading, by the rights of the user, without any link. */
-static NTSTATUS parent_open(struct rsvd_open *open, const char *path,
-			    struct files_struct **_fsp)
-{
-	struct connection_struct *conn = open->handle->conn;
-	struct files_struct *dirfsp = NULL;
-	struct smb_filename *smb_fname = NULL;
-	struct smb_filename *relative = NULL;
-	struct reparse_data_buffer *symlink = NULL;
-	NTSTATUS status = filename_convert_dirfsp_nosymlink(
-		talloc_tos(), conn, conn->cwd_fsp, path, 0, 0, &dirfsp,
-		&smb_fname, &relative, &symlink);
-
-	TALLOC_FREE(relative);
-	TALLOC_FREE(symlink);
-	if (!NT_STATUS_IS_OK(status)) {
-		return status;
-	}
-	if (!S_ISREG(smb_fname->st.st_ex_mode) ||
-	    is_named_stream(smb_fname)) {
-		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
-	}
-	/* Others may read it too, nobody may write to it. */
-	return SMB_VFS_CREATE_FILE(
-		conn, NULL, dirfsp, smb_fname,
-		FILE_READ_DATA | FILE_READ_ATTRIBUTES, FILE_SHARE_READ,
-		FILE_OPEN, FILE_NON_DIRECTORY_FILE, 0, 0, NULL, 0, 0, NULL,
-		NULL, _fsp, NULL, NULL, NULL);
-}
-
-static int find_parent(TALLOC_CTX *mem_ctx, void *private_data,
-		       const char *child_path, const char *key,
-		       const char *value, struct store **_store,
-		       const char **_path)
-{
-	struct find *find = private_data;
-	struct files_struct *fsp = NULL;
-	char *path = NULL;
-	int ret = 0;
-
-	/* Paths of another machine's volumes mean nothing here. */
-	if (strcmp(key, "relative_path") != 0) {
-		return -ENOENT;
-	}
-	ret = parent_path(mem_ctx, child_path, value, &path);
-	if (ret != 0) {
-		return ret;
-	}
-	find->status = parent_open(find->open, path, &fsp);
-	if (!NT_STATUS_IS_OK(find->status)) {
-		return NT_STATUS_EQUAL(find->status,
-				       NT_STATUS_ACCESS_DENIED) ?
-			-EACCES : -ENOENT;
-	}
-	ret = rsvd_store_create(mem_ctx, find->open->ev, fsp, false, _store);
-	if (ret != 0) {
-		close_file_free(NULL, &fsp, NORMAL_CLOSE);
-		return ret;
-	}
-	*_path = path;
-	return 0;
-}
-
-static const struct vhdx_chain_ops chain_ops = { .find = find_parent };
-
-/* ---- the open ------------------------------------------------------------------------- */
-
-/* The same file again, for reading and writing, whatever the client asked. */
-static NTSTATUS leaf_open(struct rsvd_open *open)
-{
-	struct files_struct *fsp = open->fsp;
-	struct files_struct *own = NULL;
-	struct vfs_open_how how = { .flags = O_RDWR | O_NONBLOCK };
-	NTSTATUS status = NT_STATUS_OK;
-	int fd = dup(fsp_get_pathref_fd(fsp));
-	int ret = 0;
-
-	if (fd == -1) {
-		return map_nt_error_from_unix(errno);
-	}
-	status = create_internal_fsp(fsp->conn, fsp->fsp_name, &own);
-	if (!NT_STATUS_IS_OK(status)) {
-		close(fd);
-		return status;
-	}
-	own->fsp_flags.is_pathref = true;
-	own->fsp_flags.have_proc_fds = fsp->fsp_flags.have_proc_fds;
-	own->file_id = fsp->file_id;
-	fsp_set_fd(own, fd);
-	status = reopen_from_fsp(fsp->conn->cwd_fsp, own->fsp_name, own, &how,
-				 NULL);
-	if (!NT_STATUS_IS_OK(status)) {
-		file_free(NULL, own);
-		return status;
-	}
-	own->access_mask = FILE_READ_DATA | FILE_WRITE_DATA;
-	own->fsp_flags.can_read = true;
-	own->fsp_flags.can_write = true;
-	ret = rsvd_store_create(open, open->ev, own, true, &open->leaf);
-	if (ret != 0) {
-		fd_close(own);
-		file_free(NULL, own);
-		return NT_STATUS_NO_MEMORY;
-	}
-	return NT_STATUS_OK;
-}
-
-static NTSTATUS status_of(int error, const struct find *find)
-{
-	switch (error) {
-	case -ENOMEM:
-		return NT_STATUS_NO_MEMORY;
-	case -EBADMSG:
-		return NT_STATUS(0xC0000102);	/* FILE_CORRUPT_ERROR */
-	case -ENOTSUP:
-	case -EFBIG:
-		return NT_STATUS(0xC03A001A);	/* VIRTUAL_DISK_LIMITATION */
-	case -EACCES:
-		return NT_STATUS(0xC03A0016);	/* parent access denied */
-	case -ENOENT:
-	case -ESTALE:
-		(void)find;
-		return NT_STATUS(0xC03A0019);	/* error in parent */
-	case -ELOOP:
-		return NT_STATUS(0xC03A0018);	/* chain cycle */
-	case -EINVAL:
-		return NT_STATUS(0xC03A001C);	/* invalid state */
-	case -ENOSPC:
-		return NT_STATUS_DISK_FULL;
-	case -EROFS:
-		return NT_STATUS_MEDIA_WRITE_PROTECTED;
-	}
-	return map_nt_error_from_unix(-error);
-}
-
 /* ---- a SCSI disk --------------------------------------------------------------------- */
 
 struct step {
 	struct rsvd_open *open;
+	struct rsvd_image *image;
 	struct scsi_io *io;
 	uint8_t *buffer;	/* the ends of an UNMAP */
 	uint64_t at;
@@ -219,6 +21,7 @@ static void step_end(struct step *step, int error)
 {
 	struct scsi_io *io = step->io;
 
+	rsvd_image_put(step->image);
 	talloc_free(step);
 	io->done(io, error);
 }
@@ -252,7 +55,7 @@ static void on_settled(struct tevent_req *req)
 
 	TALLOC_FREE(req);
 	if (error == 0) {
-		error = vhdx_map(step->open->disk, io->offset, io->length,
+		error = vhdx_map(step->image->disk, io->offset, io->length,
 				 &extent);
 	}
 	if (error == -EBUSY) {
@@ -334,7 +137,7 @@ static void on_end_read(struct tevent_req *req)
 		return;
 	}
 	memset(step->buffer, 0, step->length);
-	req = vhdx_write_send(step, step->open->ev, step->open->disk,
+	req = vhdx_write_send(step, step->open->ev, step->image->disk,
 			      step->buffer, step->at, step->length,
 			      step->io->through);
 	if (req == NULL) {
@@ -352,7 +155,7 @@ static void unmap_ends(struct step *step)
 	uint64_t first = 0;
 	uint64_t last = 0;
 
-	vhdx_info_get(step->open->disk, &info);
+	vhdx_info_get(step->image->disk, &info);
 	/* The blocks that lie in the range as a whole. */
 	first = (io->offset + info.block_size - 1) / info.block_size *
 		info.block_size;
@@ -368,7 +171,7 @@ static void unmap_ends(struct step *step)
 		step->length = (step->at < first ? first : step->end) -
 			step->at;
 		step->length = MIN(step->length, 1U << 20);
-		req = vhdx_read_send(step, step->open->ev, step->open->disk,
+		req = vhdx_read_send(step, step->open->ev, step->image->disk,
 				     step->buffer, step->at, step->length);
 		if (req == NULL) {
 			step_end(step, -ENOMEM);
@@ -377,7 +180,7 @@ static void unmap_ends(struct step *step)
 		tevent_req_set_callback(req, on_end_read, step);
 		return;
 	}
-	req = vhdx_unmap_send(step, step->open->ev, step->open->disk,
+	req = vhdx_unmap_send(step, step->open->ev, step->image->disk,
 			      io->offset, io->length);
 	if (req == NULL) {
 		step_end(step, -ENOMEM);
@@ -412,20 +215,22 @@ static void disk_submit(struct scsi_disk *scsi, struct scsi_io *io)
 	}
 	step->open = open;
 	step->io = io;
+	step->image = open->image;
+	rsvd_image_get(step->image);
 	switch (io->op) {
 	case SCSI_IO_READ:
-		req = vhdx_read_send(step, open->ev, open->disk, io->buffer,
+		req = vhdx_read_send(step, open->ev, step->image->disk, io->buffer,
 				     io->offset, io->length);
 		break;
 	case SCSI_IO_WRITE:
-		req = vhdx_write_send(step, open->ev, open->disk, io->buffer,
+		req = vhdx_write_send(step, open->ev, step->image->disk, io->buffer,
 				      io->offset, io->length, io->through);
 		break;
 	case SCSI_IO_FLUSH:
-		req = vhdx_flush_send(step, open->ev, open->disk);
+		req = vhdx_flush_send(step, open->ev, step->image->disk);
 		break;
 	case SCSI_IO_STATUS:
-		req = vhdx_settle_send(step, open->ev, open->disk);
+		req = vhdx_settle_send(step, open->ev, step->image->disk);
 		break;
 	case SCSI_IO_UNMAP:
 		if (start_unmap(step)) {
@@ -454,7 +259,7 @@ void rsvd_disk_refresh(struct rsvd_open *open)
 	struct scsi_geometry *g = &open->scsi.geometry;
 	struct vhdx_info info = {};
 
-	vhdx_info_get(open->disk, &info);
+	vhdx_info_get(open->image->disk, &info);
 	g->blocks = info.size / info.logical_sector;
 	g->block_size = info.logical_sector;
 	g->physical_size = info.physical_sector;
@@ -466,73 +271,10 @@ void rsvd_disk_refresh(struct rsvd_open *open)
 	g->compare_and_write = true;
 }
 
-static bool is_vhdx(struct rsvd_open *open)
+void rsvd_disk_setup(struct rsvd_open *open)
 {
-	uint8_t magic[8] = {};
-	int ret = store_read(open->leaf, magic, sizeof(magic), 0);
-
-	return ret == 0 && memcmp(magic, "vhdxfile", 8) == 0;
-}
-
-NTSTATUS rsvd_disk_open(struct rsvd_open *open, const char *share_path)
-{
-	struct vhdx_open how = {
-		.writable = true, .cache_bytes = CACHE_BYTES,
-	};
-	struct find find = { .open = open };
-	const char *why = "";
-	NTSTATUS status = leaf_open(open);
-	int ret = 0;
-
-	if (!NT_STATUS_IS_OK(status)) {
-		return status;
-	}
-	if (!is_vhdx(open)) {
-		return NT_STATUS(RSVD_STATUS_WRONG_TYPE);
-	}
-	become_root();
-	ret = vhdx_share_file_open(open, open->ev, share_path, &open->share);
-	unbecome_root();
-	if (ret != 0) {
-		DBG_ERR("hvrs: shared disk %s: %s cannot be used: %s\n",
-			open->path, share_path, strerror(-ret));
-		return map_nt_error_from_unix(-ret);
-	}
-	how.share = open->share;
-	ret = vhdx_chain_open(open, &chain_ops, &find, open->leaf,
-			      open->fsp->fsp_name->base_name, &how,
-			      &open->disk, &why);
-	if (ret != 0) {
-		DBG_ERR("hvrs: shared disk %s cannot be opened: %s%s%s\n",
-			open->path, strerror(-ret),
-			why != NULL && *why != '\0' ? ": " : "",
-			why != NULL ? why : "");
-		open->disk = NULL;
-		return status_of(ret, &find);
-	}
 	open->scsi.submit = disk_submit;
 	open->scsi.private_data = open;
 	open->scsi.geometry.write_cache = !open->through;
 	rsvd_disk_refresh(open);
-	return NT_STATUS_OK;
-}
-
-void rsvd_disk_close(struct rsvd_open *open)
-{
-	int ret = 0;
-
-	if (open->disk != NULL) {
-		ret = vhdx_close(open->disk);
-		if (ret != 0) {
-			DBG_WARNING("hvrs: shared disk %s: the close left its "
-				    "log to the next open: %s\n", open->path,
-				    strerror(-ret));
-		}
-		open->disk = NULL;
-	}
-	TALLOC_FREE(open->share);
-	if (open->leaf != NULL) {
-		talloc_free(open->leaf);
-		open->leaf = NULL;
-	}
 }

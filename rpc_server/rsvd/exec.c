@@ -101,6 +101,14 @@ struct tevent_req *rsvd_command_send(TALLOC_CTX *mem_ctx,
 	}
 	state->open = open;
 	state->command = command;
+	if (rsvd_open_is_snapshot(open)) {
+		/* It takes no part in reservations, and never changes. */
+		state->a.go = true;
+		if (admitted(req)) {
+			return tevent_req_post(req, open->ev);
+		}
+		return req;
+	}
 	if (rsvd_admit_now(open, command, &state->a)) {
 		if (admitted(req)) {
 			return tevent_req_post(req, open->ev);

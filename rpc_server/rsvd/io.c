@@ -84,7 +84,7 @@ static NTSTATUS no_initiator(struct rsvd_open *open)
 }
 
 static NTSTATUS check(struct rsvd_open *open, const struct smb_request *smbreq,
-		      uint64_t offset, size_t length)
+		      uint64_t offset, size_t length, bool write)
 {
 	uint32_t sector = open->scsi.geometry.block_size;
 
@@ -93,7 +93,11 @@ static NTSTATUS check(struct rsvd_open *open, const struct smb_request *smbreq,
 	     !smbd_smb2_is_last_in_compound(smbreq->smb2req))) {
 		return NT_STATUS_NOT_SUPPORTED;
 	}
-	if (guid_is_null(&open->nexus)) {
+	if (rsvd_open_is_snapshot(open)) {
+		if (write) {
+			return NT_STATUS_MEDIA_WRITE_PROTECTED;
+		}
+	} else if (guid_is_null(&open->nexus)) {
 		return no_initiator(open);
 	}
 	if ((open->create_options & FILE_NO_INTERMEDIATE_BUFFERING) == 0) {
@@ -205,7 +209,7 @@ bool rsvd_read(struct smb_request *smbreq, struct files_struct *fsp,
 	if (open == NULL || !open->is_virtual) {
 		return false;
 	}
-	*_status = check(open, smbreq, (uint64_t)offset, length);
+	*_status = check(open, smbreq, (uint64_t)offset, length, false);
 	if (!NT_STATUS_IS_OK(*_status)) {
 		return true;
 	}
@@ -238,7 +242,7 @@ bool rsvd_write(struct smb_request *smbreq, struct files_struct *fsp,
 	if (open == NULL || !open->is_virtual) {
 		return false;
 	}
-	*_status = check(open, smbreq, offset, data.length);
+	*_status = check(open, smbreq, offset, data.length, true);
 	if (!NT_STATUS_IS_OK(*_status)) {
 		return true;
 	}

@@ -51,7 +51,9 @@ static void open_end(struct rsvd_open *open)
 {
 	struct tevent_immediate *im = NULL;
 
-	rsvd_disk_close(open);
+	TALLOC_FREE(open->tick);
+	rsvd_merge_stop(open);
+	rsvd_image_close_all(open);
 	rsvd_admit_leave(open);
 	im = tevent_create_immediate(open);
 	if (im != NULL) {
@@ -79,12 +81,16 @@ static void rsvd_close(struct files_struct *fsp)
 	open->closed = true;
 	if (open->under_way > 0) {
 		/* smbd is going down with requests under way. */
-		if (open->leaf != NULL) {
-			rsvd_store_abandon(open->leaf);
-		}
+		rsvd_image_abandon_all(open);
 		return;
 	}
 	open_end(open);
+}
+
+bool rsvd_open_become_user(struct rsvd_open *open)
+{
+	return open->fsp != NULL && open->fsp->vuid != UID_FIELD_INVALID &&
+		change_to_user_and_service_by_fsp(open->fsp);
 }
 
 /* ---- CREATE --------------------------------------------------------------------------- */
@@ -106,7 +112,6 @@ static NTSTATUS context_get(const struct tunnel_create *c,
 	int ret = 0;
 
 	if (blob == NULL) {
-		/* An EA would name a snapshot, which version 1 has not. */
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	ret = rsvd_context_decode(blob->data.data, blob->data.length,
@@ -148,6 +153,21 @@ static bool is_through(const struct tunnel_create *c)
 			     "CONTINUOUS AVAILABILITY", false);
 }
 
+/* 3.2.5.1: by its extension alone. */
+static bool is_set_name(const char *name)
+{
+	size_t length = strlen(name);
+
+	return length > 5 && strcasecmp_m(name + length - 5, ".vhds") == 0;
+}
+
+static bool is_part_name(const char *name)
+{
+	size_t length = strlen(name);
+
+	return length > 6 && strcasecmp_m(name + length - 6, ".avhdx") == 0;
+}
+
 static struct rsvd_open *open_create(const struct tunnel_create *c,
 				     const struct rsvd_context *context)
 {
@@ -160,6 +180,7 @@ static struct rsvd_open *open_create(const struct tunnel_create *c,
 	open->ev = c->handle->conn->sconn->ev_ctx;
 	open->context = *context;
 	open->create_options = c->options;
+	open->is_set = is_set_name(c->smb_fname->base_name);
 	open->through = is_through(c);
 	open->is_virtual = context->originator != RSVD_ORIGINATOR_VHDMP;
 	if (context->has_initiator) {
@@ -208,11 +229,47 @@ static NTSTATUS check_write(const struct tunnel_create *c,
 					    false, FILE_WRITE_DATA);
 }
 
+/*
+ * The files and the record together: what the set consists of may change
+ * between a look at the one and at the other.
+ */
+static NTSTATUS open_and_join(struct rsvd_open *open)
+{
+	NTSTATUS status = NT_STATUS_RETRY;
+	unsigned tries = 0;
+
+	while (NT_STATUS_EQUAL(status, NT_STATUS_RETRY) && tries++ < 20) {
+		struct rsvd_image *image = NULL;
+		uint64_t epoch = 0;
+		uint64_t later = 0;
+
+		status = rsvd_admit_epoch(open, &epoch);
+		if (!NT_STATUS_IS_OK(status)) {
+			return status;
+		}
+		status = rsvd_image_open(open, epoch, &image);
+		if (!NT_STATUS_IS_OK(status)) {
+			/* A file may have gone while it was looked for. */
+			if (NT_STATUS_IS_OK(rsvd_admit_epoch(open, &later)) &&
+			    later != epoch) {
+				status = NT_STATUS_RETRY;
+				continue;
+			}
+			return status;
+		}
+		rsvd_image_use(open, image);
+		status = rsvd_admit_join(open);
+	}
+	if (NT_STATUS_IS_OK(status)) {
+		rsvd_merge_start(open);
+	}
+	return status;
+}
+
 static NTSTATUS attach(const struct tunnel_create *c, struct rsvd_open *open,
 		       uint32_t wanted)
 {
 	struct files_struct *fsp = *c->result;
-	char *path = NULL;
 	NTSTATUS status = check_write(c, fsp, wanted);
 
 	if (!NT_STATUS_IS_OK(status)) {
@@ -223,16 +280,8 @@ static NTSTATUS attach(const struct tunnel_create *c, struct rsvd_open *open,
 	}
 	open->fsp = fsp;
 	open->open_id = fsp->op->global->open_persistent_id;
-	path = rsvd_admit_path(open, &fsp->file_id, "disk");
-	if (path == NULL) {
-		return NT_STATUS_NO_MEMORY;
-	}
-	status = rsvd_disk_open(open, path);
-	TALLOC_FREE(path);
-	if (NT_STATUS_IS_OK(status)) {
-		status = rsvd_admit_join(open);
-	}
-	if (NT_STATUS_IS_OK(status)) {
+	status = open_and_join(open);
+	if (NT_STATUS_IS_OK(status) && !rsvd_open_is_snapshot(open)) {
 		status = answer(c, open);
 	}
 	if (!NT_STATUS_IS_OK(status)) {
@@ -252,6 +301,10 @@ static NTSTATUS create_virtual(const struct tunnel_create *c,
 	NTSTATUS status = NT_STATUS_OK;
 
 	se_map_generic(&wanted, &file_mapping);
+	/* Files of a set are its own: never a disk by themselves. */
+	if (is_part_name(c->smb_fname->base_name)) {
+		return NT_STATUS(RSVD_STATUS_WRONG_TYPE);
+	}
 	if (lp_min_receive_file_size() != 0) {
 		DBG_ERR("hvrs: shared disks need min receivefile size = 0\n");
 		return NT_STATUS_NOT_SUPPORTED;
@@ -262,7 +315,8 @@ static NTSTATUS create_virtual(const struct tunnel_create *c,
 	}
 	status = attach(c, open, wanted);
 	if (!NT_STATUS_IS_OK(status)) {
-		rsvd_disk_close(open);
+		rsvd_merge_stop(open);
+		rsvd_image_close_all(open);
 		rsvd_admit_leave(open);
 		open->fsp = NULL;
 		close_file_free(c->req, c->result, ERROR_CLOSE);
@@ -300,11 +354,40 @@ static NTSTATUS create_raw(const struct tunnel_create *c,
 	return NT_STATUS_OK;
 }
 
+/* 3.2.5.1: a snapshot, by an extended attribute and no device context. */
+static NTSTATUS target_get(const struct tunnel_create *c,
+			   struct rsvd_context *context, struct guid *_snapshot)
+{
+	const struct ea_struct *ea = &c->ea_list->ea;
+	struct rsvd_target target = {};
+	uint32_t code = 0;
+
+	if (c->ea_list->next != NULL ||
+	    strcasecmp_m(ea->name, RSVD_TARGET_NAME) != 0 ||
+	    !is_set_name(c->smb_fname->base_name)) {
+		return NT_STATUS_INVALID_PARAMETER;
+	}
+	code = rsvd_target_decode(ea->value.data, ea->value.length, &target);
+	if (code != 0) {
+		return NT_STATUS(code);
+	}
+	if (guid_is_null(&target.id)) {
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+	*context = (struct rsvd_context) {
+		.version = 2, .originator = RSVD_ORIGINATOR_PARSER,
+	};
+	*_snapshot = target.id;
+	return NT_STATUS_OK;
+}
+
 static NTSTATUS create_shared(const struct tunnel_create *c)
 {
 	struct rsvd_context context = {};
 	struct rsvd_open *open = NULL;
-	NTSTATUS status = context_get(c, &context);
+	struct guid snapshot = {};
+	NTSTATUS status = c->ea_list != NULL && context_find(c) == NULL ?
+		target_get(c, &context, &snapshot) : context_get(c, &context);
 
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
@@ -316,6 +399,7 @@ static NTSTATUS create_shared(const struct tunnel_create *c)
 	if (open == NULL) {
 		return NT_STATUS_NO_MEMORY;
 	}
+	open->snapshot = snapshot;
 	status = open->is_virtual ? create_virtual(c, open)
 				  : create_raw(c, open);
 	if (!NT_STATUS_IS_OK(status)) {
@@ -359,7 +443,8 @@ static bool rsvd_save(struct files_struct *fsp, TALLOC_CTX *mem_ctx,
 	uint8_t bytes[RSVD_KEPT_SIZE_MAX];
 	size_t length = 0;
 
-	if (open == NULL || !open->is_virtual || !rsvd_admit_keep(open)) {
+	if (open == NULL || !open->is_virtual || rsvd_open_is_snapshot(open) ||
+	    !rsvd_admit_keep(open)) {
 		return false;
 	}
 	kept = talloc_zero(mem_ctx, struct rsvd_kept);
@@ -391,21 +476,6 @@ static void rsvd_disconnect(struct files_struct *fsp)
 	if (open != NULL) {
 		open->disconnecting = open->kept;
 	}
-}
-
-static NTSTATUS restore_open(struct rsvd_open *open)
-{
-	char *path = rsvd_admit_path(open, &open->fsp->file_id, "disk");
-	NTSTATUS status = NT_STATUS_NO_MEMORY;
-
-	if (path == NULL || open->path == NULL) {
-		return status;
-	}
-	status = rsvd_disk_open(open, path);
-	if (NT_STATUS_IS_OK(status)) {
-		status = rsvd_admit_join(open);
-	}
-	return status;
 }
 
 static void restore_from(struct rsvd_open *open, const struct rsvd_kept *kept)
@@ -446,9 +516,12 @@ static NTSTATUS rsvd_restore(struct vfs_handle_struct *handle,
 	open->open_id = fsp->op->global->open_persistent_id;
 	open->path = talloc_asprintf(open, "%s/%s", handle->conn->connectpath,
 				     fsp->fsp_name->base_name);
-	status = restore_open(open);
+	open->is_set = is_set_name(fsp->fsp_name->base_name);
+	status = open->path != NULL ? open_and_join(open)
+				    : NT_STATUS_NO_MEMORY;
 	if (!NT_STATUS_IS_OK(status)) {
-		rsvd_disk_close(open);
+		rsvd_merge_stop(open);
+		rsvd_image_close_all(open);
 		/* It goes on waiting in the record. */
 		open->disconnecting = true;
 		rsvd_admit_leave(open);

@@ -2,11 +2,18 @@
  * The server of MS-RSVD: what its files share.
  *
  *   server.c  the door: opens, closes, share modes
- *   disk.c    an image with its parents, as a SCSI disk
+ *   image.c   the files of a disk, opened
+ *   disk.c    an image as a SCSI disk
  *   store.c   a file of the VFS as a store
+ *   files.c   files beside the one that was opened
+ *   set.c     a VHD Set: which files it consists of, and changing that
+ *   block.c   holding up all commands of a disk
  *   admit.c   unit attentions, reservations, and the fence
  *   io.c      SMB2 READ and WRITE
  *   tunnel.c  the FSCTLs
+ *   query.c   queries of a set, deletion of snapshots
+ *   meta.c    meta operations: their start and their progress
+ *   snapshot.c, change.c, copy.c, merge.c  what they do
  */
 #ifndef HVRS_RPC_SERVER_RSVD_SERVER_H
 #define HVRS_RPC_SERVER_RSVD_SERVER_H
@@ -19,10 +26,30 @@
 #include "rsvd/rsvd.h"
 #include "scsi/scsi.h"
 #include "store/store.h"
+#include "rsvd/meta.h"
+#include "vhdset/vhdset.h"
 #include "vhdx/vhdx.h"
 
-/* Only the first version yet: no VHD Sets, no meta operations. */
-#define SERVER_VERSION 1
+#define SERVER_VERSION 2
+
+/*
+ * The files of a disk as one open has them.  A set gets others now and then;
+ * requests that are under way end with those they began with.
+ */
+struct rsvd_image {
+	struct rsvd_image *prev, *next;
+	struct rsvd_open *open;		/* NULL: it is gone */
+	struct tevent_context *ev;
+	struct vhdx *disk;
+	struct vhdx_share *share;	/* NULL: for reading only */
+	struct store *leaf;
+	char *path;			/* for people */
+	char file[VHDSET_NAME_MAX];	/* a set: the leaf's name */
+	uint64_t epoch;			/* of the record */
+	unsigned refs;			/* requests under way */
+	bool retired;
+	bool closing;
+};
 
 /* One shared open. */
 struct rsvd_open {
@@ -38,12 +65,13 @@ struct rsvd_open {
 	uint64_t open_id;
 	char *path;			/* share-relative, for people */
 
-	/* A virtual disk; see disk.c */
-	struct vhdx *disk;
-	struct vhdx_share *share;
-	struct rsvd_file *files;
-	struct store *leaf;
+	/* A virtual disk; see image.c and disk.c */
+	bool is_set;
+	struct guid snapshot;		/* opened by it; else null */
+	struct rsvd_image *image;
 	struct scsi_disk scsi;
+	struct tevent_timer *tick;
+	void *merge;			/* see merge.c */
 
 	/* Its place among the others; see admit.c */
 	struct state_rsvd_key key;
@@ -66,6 +94,17 @@ struct rsvd_open *rsvd_open_find(const struct files_struct *fsp);
 /* Ends an open that was closed and has nothing under way any more. */
 void rsvd_open_idle(struct rsvd_open *open);
 
+static inline bool rsvd_open_is_snapshot(const struct rsvd_open *open)
+{
+	return !guid_is_null(&open->snapshot);
+}
+
+/*
+ * From a timer: becomes the user of the open, for what touches files.  False
+ * where that is not possible any more.
+ */
+bool rsvd_open_become_user(struct rsvd_open *open);
+
 /* ---- store.c ------------------------------------------------------------------- */
 
 /*
@@ -82,16 +121,98 @@ void rsvd_store_closed(const struct files_struct *fsp);
 /* Keeps the descriptor from being closed: requests of threads go on. */
 void rsvd_store_abandon(struct store *store);
 
-/* ---- disk.c -------------------------------------------------------------------- */
+/* Another open of the same file, that goes with the store. */
+void rsvd_store_guard(struct store *store, struct files_struct *guard);
+
+/* The store's file, or NULL when smbd has closed it. */
+struct files_struct *rsvd_store_file(struct store *store);
+
+/* ---- files.c ------------------------------------------------------------------- */
+
+enum rsvd_file_mode {
+	/* Nobody writes to it meanwhile. */
+	RSVD_FILE_READ,
+	/* Others of RSVD_FILE_SHARED may. */
+	RSVD_FILE_LOOK,
+	/* Nobody writes to it through smbd; written by this server alone. */
+	RSVD_FILE_WRITE,
+	/* Must not exist.  Nobody else has it open meanwhile. */
+	RSVD_FILE_CREATE,
+	/* Read and written by several processes; made where missing. */
+	RSVD_FILE_SHARED,
+};
+
+/* path is relative to the share.  As the user who is in force. */
+NTSTATUS rsvd_file_open(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
+			const char *path, enum rsvd_file_mode mode,
+			struct store **_store);
+
+/* The file of an fsp again, by a descriptor of this server's own. */
+NTSTATUS rsvd_file_reopen(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
+			  struct files_struct *fsp, bool writable,
+			  struct store **_store);
+
+/* The path of a file beside the one that the client opened. */
+char *rsvd_file_beside(TALLOC_CTX *mem_ctx, const struct rsvd_open *open,
+		       const char *name);
+
+NTSTATUS rsvd_file_remove(struct rsvd_open *open, const char *path);
+NTSTATUS rsvd_file_rename(struct rsvd_open *open, const char *from,
+			  const char *to);
+NTSTATUS rsvd_file_link(struct rsvd_open *open, const char *from,
+			const char *to);
+/* Makes names in the folder of path stable. */
+NTSTATUS rsvd_file_folder_flush(struct rsvd_open *open, const char *path);
 
 /*
- * Opens the image behind open->fsp with its parents, as the connected user.
- * A status that says what is wrong.
+ * A locator's relative path, from the folder of the child, as a path from the
+ * share's root.  -ENOENT where it leaves the share.
  */
-NTSTATUS rsvd_disk_open(struct rsvd_open *open, const char *share_path);
+int rsvd_file_parent_path(TALLOC_CTX *mem_ctx, const char *child,
+			  const char *relative, char **_path);
 
-/* Closes it; leaves it to a later open to repair where that fails. */
-void rsvd_disk_close(struct rsvd_open *open);
+/* ---- image.c ------------------------------------------------------------------- */
+
+/*
+ * Opens the files of a disk as they are now, as the user who is in force.  A
+ * status that says what is wrong.
+ */
+NTSTATUS rsvd_image_open(struct rsvd_open *open, uint64_t epoch,
+			 struct rsvd_image **_image);
+
+/*
+ * A chain for reading, by the name of its leaf beside the set.  Its stores are
+ * children of the result.
+ */
+NTSTATUS rsvd_image_chain(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
+			  const char *path, bool writable,
+			  struct vhdx_share *share, struct store **_leaf,
+			  struct vhdx **_disk);
+
+/* One file of a chain, without its parents. */
+NTSTATUS rsvd_image_alone(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
+			  const char *path, bool writable,
+			  struct store **_store, struct vhdx **_disk);
+
+/* Makes image the one of open; the former ends when its requests have. */
+void rsvd_image_use(struct rsvd_open *open, struct rsvd_image *image);
+
+void rsvd_image_get(struct rsvd_image *image);
+void rsvd_image_put(struct rsvd_image *image);
+
+/* Opens the files again where the record says so (epoch is the record's). */
+NTSTATUS rsvd_image_refresh(struct rsvd_open *open, uint64_t epoch);
+
+/* The open is going: closes all its images, or leaves them to a repair. */
+void rsvd_image_close_all(struct rsvd_open *open);
+void rsvd_image_abandon_all(struct rsvd_open *open);
+
+NTSTATUS rsvd_status_of(int error);
+
+/* ---- disk.c -------------------------------------------------------------------- */
+
+/* Makes a SCSI disk of the open's image. */
+void rsvd_disk_setup(struct rsvd_open *open);
 
 /* The geometry as it is now. */
 void rsvd_disk_refresh(struct rsvd_open *open);
@@ -105,8 +226,41 @@ bool rsvd_admit_start(const struct tunnel_host *host);
 char *rsvd_admit_path(TALLOC_CTX *mem_ctx, const struct file_id *id,
 		      const char *kind);
 
-/* Joins the disk: record, fence, power on where this is the first open. */
+/* The epoch of the record now, 0 where there is none. */
+NTSTATUS rsvd_admit_epoch(struct rsvd_open *open, uint64_t *_epoch);
+
+/*
+ * Joins the disk: record, fence, power on where this is the first open.
+ * NT_STATUS_RETRY where the files are others meanwhile.
+ */
 NTSTATUS rsvd_admit_join(struct rsvd_open *open);
+
+/*
+ * Changes the record, under its lock: change() may be NULL, and says what
+ * changed.  With fence nobody goes on with what he knew.
+ */
+enum rsvd_change {
+	RSVD_CHANGE_NONE,	/* nothing to be stored */
+	RSVD_CHANGE_STORE,
+	RSVD_CHANGE_FENCE,	/* and everybody must look at it */
+};
+
+int rsvd_admit_change(struct rsvd_open *open,
+		      enum rsvd_change (*change)(struct rsvd_record *record,
+						 void *private_data),
+		      void *private_data, uint64_t *_generation);
+
+/* Commands under way that were let in before this generation. */
+bool rsvd_admit_busy(struct rsvd_open *open, uint64_t generation);
+
+struct rsvd_worker rsvd_admit_self(const struct rsvd_open *open);
+bool rsvd_admit_is_alive(const struct rsvd_worker *worker);
+
+/* Boot time, in milliseconds. */
+uint64_t rsvd_admit_now_ms(void);
+
+/* Ends a block whose process or time is over; true where it did. */
+bool rsvd_admit_recover(struct rsvd_record *record);
 
 /* Whether the record names an open of this disk, other than the one given. */
 bool rsvd_admit_is_shared(const struct file_id *id,
@@ -149,6 +303,151 @@ struct tevent_req *rsvd_command_send(TALLOC_CTX *mem_ctx,
 				     struct rsvd_open *open,
 				     struct scsi_command *command);
 int rsvd_command_recv(struct tevent_req *req);
+
+/* ---- block.c --------------------------------------------------------------------- */
+
+/*
+ * Holds up all commands of the disk, waits for those under way, and makes what
+ * they wrote stable.  With working the caller goes on at once and changes
+ * files: also the reads of this open are over then, and a caller who does not
+ * end in time is ended before anybody else goes on.
+ * NT_STATUS_IO_TIMEOUT where it takes too long; nothing is held up then.
+ */
+struct tevent_req *rsvd_block_send(TALLOC_CTX *mem_ctx,
+				   struct rsvd_open *open, uint32_t time_ms,
+				   bool working);
+NTSTATUS rsvd_block_recv(struct tevent_req *req);
+
+/* Lets them go on; with other files or another size where changed. */
+NTSTATUS rsvd_block_end(struct rsvd_open *open, bool changed,
+			uint64_t new_size);
+
+/* Takes a lock of the fence, waiting. */
+struct tevent_req *rsvd_lock_send(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
+				  enum rsvd_fence_lock lock);
+NTSTATUS rsvd_lock_recv(struct tevent_req *req);
+
+/* Waits some milliseconds. */
+struct tevent_req *rsvd_sleep_send(TALLOC_CTX *mem_ctx,
+				   struct tevent_context *ev, unsigned ms);
+
+/* ---- set.c ------------------------------------------------------------------------ */
+
+struct rsvd_set {
+	struct rsvd_open *open;
+	struct vhdset *set;
+	struct store *file;
+	struct store *catalogue;
+};
+
+/* Opens the set behind open->fsp; freeing it closes it. */
+NTSTATUS rsvd_set_open(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
+		       bool writable, struct rsvd_set **_set);
+
+/*
+ * A new, empty child of a file of the set, under a name of its own, written
+ * down as unfinished first.
+ */
+NTSTATUS rsvd_set_leaf_new(struct rsvd_set *set, const char *parent,
+			   char name[VHDSET_NAME_MAX]);
+
+/*
+ * Names that may have to go after a crash: they are removed when nothing needs
+ * them.  note() makes one stable, tidy() removes what is noted.
+ */
+NTSTATUS rsvd_set_note(struct rsvd_open *open, const char *name);
+NTSTATUS rsvd_set_tidy(struct rsvd_set *set);
+
+/* ---- tunnel.c: operations ----------------------------------------------------------- */
+
+/* One operation on its way. */
+struct rsvd_call {
+	struct rsvd_open *open;
+	struct tevent_req *req;		/* NULL: nobody waits any more */
+	struct tevent_req *hold;
+	struct smbd_smb2_ioctl_state *state;
+	struct rsvd_header header;
+	const uint8_t *body;
+	size_t body_length;
+	uint32_t max_out;
+	struct rsvd_scsi scsi;
+	struct scsi_command command;
+};
+
+/* The SMB2 response fails. */
+void rsvd_call_fail(const struct rsvd_call *call, NTSTATUS status);
+/* A bare header with this status. */
+void rsvd_call_status(const struct rsvd_call *call, NTSTATUS status);
+void rsvd_call_body(const struct rsvd_call *call, const uint8_t *body,
+		    size_t length);
+
+/*
+ * A call that outlives its handler: it keeps smbd from closing the file, and
+ * loses req when the client's request goes.  It has no body any more.  over()
+ * ends it, after an answer where req is not NULL.
+ */
+struct rsvd_call *rsvd_call_keep(const struct rsvd_call *given);
+void rsvd_call_release(struct rsvd_call *call);
+void rsvd_call_over(struct rsvd_call *call);
+
+/* Handlers, one row of tunnel.c's table each. */
+void rsvd_meta_start(struct rsvd_call *call);
+void rsvd_meta_progress(struct rsvd_call *call);
+void rsvd_query_set(struct rsvd_call *call);
+void rsvd_delete_snapshot(struct rsvd_call *call);
+
+/* ---- meta operations ------------------------------------------------------------------ */
+
+/*
+ * Each is done with a status for the header.  They run with the lock
+ * RSVD_FENCE_SET held and the image fresh.
+ */
+struct rsvd_meta_work {
+	struct tevent_req *(*send)(TALLOC_CTX *mem_ctx,
+				   struct rsvd_open *open,
+				   const struct rsvd_meta *meta);
+	/* The status of bad bytes, or 0; before anything else. */
+	uint32_t (*check)(const struct rsvd_open *open,
+			  const struct rsvd_meta *meta);
+};
+
+struct tevent_req *rsvd_snapshot_send(TALLOC_CTX *mem_ctx,
+				      struct rsvd_open *open,
+				      const struct rsvd_meta *meta);
+struct tevent_req *rsvd_apply_send(TALLOC_CTX *mem_ctx,
+				   struct rsvd_open *open,
+				   const struct rsvd_meta *meta);
+struct tevent_req *rsvd_resize_send(TALLOC_CTX *mem_ctx,
+				    struct rsvd_open *open,
+				    const struct rsvd_meta *meta);
+struct tevent_req *rsvd_convert_send(TALLOC_CTX *mem_ctx,
+				     struct rsvd_open *open,
+				     const struct rsvd_meta *meta);
+struct tevent_req *rsvd_extract_send(TALLOC_CTX *mem_ctx,
+				     struct rsvd_open *open,
+				     const struct rsvd_meta *meta);
+struct tevent_req *rsvd_optimize_send(TALLOC_CTX *mem_ctx,
+				      struct rsvd_open *open,
+				      const struct rsvd_meta *meta);
+
+/* ---- merge.c ----------------------------------------------------------------------------- */
+
+/*
+ * Work in the background: files that no snapshot needs are merged or removed,
+ * by one process at a time, whichever; what one leaves another takes up.
+ */
+void rsvd_merge_start(struct rsvd_open *open);
+void rsvd_merge_stop(struct rsvd_open *open);
+
+/* There may be work. */
+void rsvd_merge_kick(struct rsvd_open *open);
+
+/* Whether there is, as OptimizeNeeded tells it. */
+bool rsvd_merge_needed(struct rsvd_open *open);
+
+/* How far it is; written to the record now and then. */
+void rsvd_meta_tell(struct rsvd_open *open, const struct guid *transaction,
+		    uint32_t type, uint64_t done, uint64_t all);
 
 /* ---- io.c and tunnel.c ---------------------------------------------------------------- */
 

@@ -10,6 +10,7 @@ struct rsvd_store {
 	struct tevent_context *ev;
 	struct files_struct *fsp;
 	bool internal;		/* made by create_internal_fsp() */
+	struct files_struct *guard;	/* smbd's own open of the same file */
 };
 
 /*
@@ -331,13 +332,15 @@ static int store_destructor(struct rsvd_store *s)
 
 	DLIST_REMOVE(all_stores, s);
 	s->fsp = NULL;
-	if (fsp == NULL) {
-		return 0;
-	}
-	if (s->internal) {
+	if (fsp != NULL && s->internal) {
 		fd_close(fsp);
 		file_free(NULL, fsp);
-	} else {
+	} else if (fsp != NULL) {
+		close_file_free(NULL, &fsp, NORMAL_CLOSE);
+	}
+	fsp = s->guard;
+	s->guard = NULL;
+	if (fsp != NULL) {
 		close_file_free(NULL, &fsp, NORMAL_CLOSE);
 	}
 	return 0;
@@ -350,6 +353,9 @@ void rsvd_store_closed(const struct files_struct *fsp)
 	for (s = all_stores; s != NULL; s = s->next) {
 		if (s->fsp == fsp) {
 			s->fsp = NULL;
+		}
+		if (s->guard == fsp) {
+			s->guard = NULL;
 		}
 	}
 }
@@ -382,4 +388,14 @@ void rsvd_store_abandon(struct store *store)
 		fsp_set_fd(s->fsp, -1);
 		s->fsp = NULL;
 	}
+}
+
+void rsvd_store_guard(struct store *store, struct files_struct *guard)
+{
+	of(store)->guard = guard;
+}
+
+struct files_struct *rsvd_store_file(struct store *store)
+{
+	return of(store)->fsp;
 }

@@ -10,21 +10,6 @@
 #define CODE_OFFLOAD_READ 0x00094264
 #define CODE_OFFLOAD_WRITE 0x00098268
 
-/* One operation on its way. */
-struct call {
-	struct rsvd_open *open;
-	struct tevent_req *req;		/* NULL: nobody waits any more */
-	struct tevent_req *hold;
-	struct smbd_smb2_ioctl_state *state;
-	struct rsvd_header header;
-	const uint8_t *body;
-	size_t body_length;
-	uint32_t max_out;
-	struct rsvd_scsi scsi;
-	struct scsi_command command;
-	uint8_t *data;
-};
-
 static void end_status(struct tevent_req *req, NTSTATUS status)
 {
 	if (!tevent_req_nterror(req, status)) {
@@ -57,7 +42,12 @@ static void reply(struct smbd_smb2_ioctl_state *state, struct tevent_req *req,
 	tevent_req_done(req);
 }
 
-static void reply_status(const struct call *call, NTSTATUS status)
+void rsvd_call_fail(const struct rsvd_call *call, NTSTATUS status)
+{
+	end_status(call->req, status);
+}
+
+void rsvd_call_status(const struct rsvd_call *call, NTSTATUS status)
 {
 	struct rsvd_header header = call->header;
 
@@ -65,72 +55,86 @@ static void reply_status(const struct call *call, NTSTATUS status)
 	reply(call->state, call->req, &header, NULL, 0, NULL, 0);
 }
 
-static void reply_body(const struct call *call, const uint8_t *body,
-		       size_t length)
+void rsvd_call_body(const struct rsvd_call *call, const uint8_t *body,
+		    size_t length)
 {
 	reply(call->state, call->req, &call->header, body, length, NULL, 0);
 }
 
 /* ---- operations that are done at once -------------------------------------------------- */
 
-static void initial_info(struct call *call)
+/* The size may have changed, and nobody read or wrote since. */
+static void look_again(struct rsvd_open *open)
+{
+	uint64_t epoch = 0;
+
+	if (NT_STATUS_IS_OK(rsvd_admit_epoch(open, &epoch))) {
+		(void)rsvd_image_refresh(open, epoch);
+	}
+	rsvd_disk_refresh(open);
+}
+
+static void initial_info(struct rsvd_call *call)
 {
 	const struct scsi_geometry *g = &call->open->scsi.geometry;
 	struct rsvd_properties p = { .server_version = SERVER_VERSION };
 	uint8_t out[24];
 
-	rsvd_disk_refresh(call->open);
+	look_again(call->open);
 	p.sector = g->block_size;
 	p.physical_sector = g->physical_size;
 	p.size = g->blocks * g->block_size;
 	rsvd_initial_info_encode(&p, out);
-	reply_body(call, out, sizeof(out));
+	rsvd_call_body(call, out, sizeof(out));
 }
 
-static void check_connection(struct call *call)
+static void check_connection(struct rsvd_call *call)
 {
-	reply_body(call, NULL, 0);
+	rsvd_call_body(call, NULL, 0);
 }
 
-static void srb_status(struct call *call)
+static void srb_status(struct rsvd_call *call)
 {
 	uint8_t out[24];
 	int ret = rsvd_ring_show(&call->open->ring, call->body[0], out);
 
 	if (ret != 0) {
-		reply_status(call, NT_STATUS(RSVD_STATUS_NOT_STORED));
+		rsvd_call_status(call, NT_STATUS(RSVD_STATUS_NOT_STORED));
 		return;
 	}
-	reply_body(call, out, sizeof(out));
+	rsvd_call_body(call, out, sizeof(out));
 }
 
-static void disk_info(struct call *call)
+static void disk_info(struct rsvd_call *call)
 {
-	struct rsvd_disk_info info = { .format = 3 };
+	struct rsvd_disk_info info = {
+		.format = call->open->is_set ? 4 : 3,
+	};
 	struct vhdx_info v = {};
 	uint8_t out[56];
 
-	vhdx_info_get(call->open->disk, &v);
+	look_again(call->open);
+	vhdx_info_get(call->open->image->disk, &v);
 	info.type = v.type == VHDX_FIXED ? 2 : 3;
 	info.block_size = v.type == VHDX_FIXED ? 0 : v.block_size;
 	info.disk_id = v.disk_id;
 	info.file_size = v.file_size;
 	rsvd_disk_info_encode(&info, out);
-	reply_body(call, out, sizeof(out));
+	rsvd_call_body(call, out, sizeof(out));
 }
 
 /* A disk that is no disk was not opened. */
-static void validate_disk(struct call *call)
+static void validate_disk(struct rsvd_call *call)
 {
 	uint8_t valid = 1;
 
-	reply_body(call, &valid, 1);
+	rsvd_call_body(call, &valid, 1);
 }
 
 /* ---- SCSI --------------------------------------------------------------------------------- */
 
 struct guard {
-	struct call *call;
+	struct rsvd_call *call;
 };
 
 static int guard_destructor(struct guard *guard)
@@ -151,15 +155,13 @@ static int hold_destructor(struct guard *hold)
 
 static void on_command(struct tevent_req *req)
 {
-	struct call *call = tevent_req_callback_data(req, struct call);
-	struct rsvd_open *open = call->open;
+	struct rsvd_call *call = tevent_req_callback_data(req,
+							  struct rsvd_call);
 	uint8_t body[RSVD_SCSI_SIZE];
 	int error = rsvd_command_recv(req);
 
 	TALLOC_FREE(req);
-	if (call->hold != NULL) {
-		TALLOC_FREE(call->hold);
-	}
+	rsvd_call_release(call);
 	if (call->req != NULL && error != 0) {
 		tevent_req_nterror(call->req, NT_STATUS_NO_MEMORY);
 	} else if (call->req != NULL) {
@@ -168,22 +170,38 @@ static void on_command(struct tevent_req *req)
 		      sizeof(body), call->command.in,
 		      call->command.result.length);
 	}
+	rsvd_call_over(call);
+}
+
+void rsvd_call_release(struct rsvd_call *call)
+{
+	if (call->hold != NULL) {
+		TALLOC_FREE(call->hold);
+	}
+}
+
+void rsvd_call_over(struct rsvd_call *call)
+{
+	struct rsvd_open *open = call->open;
+
+	rsvd_call_release(call);
 	talloc_free(call);
 	open->under_way--;
 	rsvd_open_idle(open);
 }
 
-/* A call that outlives its place on the stack, and the client's request. */
-static struct call *call_keep(const struct call *given)
+struct rsvd_call *rsvd_call_keep(const struct rsvd_call *given)
 {
-	struct call *call = talloc_memdup(NULL, given, sizeof(*given));
+	struct rsvd_call *call = talloc_memdup(NULL, given, sizeof(*given));
 	struct guard *guard = NULL;
 	struct guard *hold = NULL;
 
 	if (call == NULL) {
 		return NULL;
 	}
-	talloc_set_name_const(call, "struct call");
+	talloc_set_name_const(call, "struct rsvd_call");
+	call->body = NULL;
+	call->body_length = 0;
 	guard = talloc_zero(call->state, struct guard);
 	call->hold = tevent_req_create(call, &hold, struct guard);
 	if (guard == NULL || call->hold == NULL ||
@@ -195,10 +213,11 @@ static struct call *call_keep(const struct call *given)
 	talloc_set_destructor(guard, guard_destructor);
 	hold->call = call;
 	talloc_set_destructor(hold, hold_destructor);
+	call->open->under_way++;
 	return call;
 }
 
-static void scsi_bad(const struct call *call, NTSTATUS status)
+static void scsi_bad(const struct rsvd_call *call, NTSTATUS status)
 {
 	struct rsvd_header header = call->header;
 
@@ -207,10 +226,10 @@ static void scsi_bad(const struct call *call, NTSTATUS status)
 	      MIN(call->body_length, RSVD_SCSI_SIZE), NULL, 0);
 }
 
-static void scsi(struct call *given)
+static void scsi(struct rsvd_call *given)
 {
 	struct tevent_req *req = given->req;
-	struct call *call = NULL;
+	struct rsvd_call *call = NULL;
 	struct scsi_command *c = NULL;
 	size_t room = given->max_out - RSVD_HEADER_SIZE - RSVD_SCSI_SIZE;
 	int ret = 0;
@@ -224,7 +243,7 @@ static void scsi(struct call *given)
 		scsi_bad(given, NT_STATUS_INVALID_PARAMETER);
 		return;
 	}
-	call = call_keep(given);
+	call = rsvd_call_keep(given);
 	if (tevent_req_nomem(call, req)) {
 		return;
 	}
@@ -236,15 +255,14 @@ static void scsi(struct call *given)
 	c->out_length = call->scsi.data_length;
 	c->out = talloc_memdup(call, call->scsi.data, c->out_length);
 	if (tevent_req_nomem(c->in, req) || tevent_req_nomem(c->out, req)) {
-		talloc_free(call);
+		rsvd_call_over(call);
 		return;
 	}
 	req = rsvd_command_send(call, call->open, c);
 	if (tevent_req_nomem(req, call->req)) {
-		talloc_free(call);
+		rsvd_call_over(call);
 		return;
 	}
-	call->open->under_way++;
 	tevent_req_set_callback(req, on_command, call);
 }
 
@@ -256,7 +274,7 @@ static const struct operation {
 	uint32_t min_out;
 	NTSTATUS small_in;
 	NTSTATUS small_out;
-	void (*run)(struct call *call);
+	void (*run)(struct rsvd_call *call);
 } operations[] = {
 	{ RSVD_INITIAL_INFO, 16, 40, NT_STATUS_BUFFER_TOO_SMALL,
 	  NT_STATUS_BUFFER_TOO_SMALL, initial_info },
@@ -270,15 +288,24 @@ static const struct operation {
 	  NT_STATUS_BUFFER_TOO_SMALL, disk_info },
 	{ RSVD_VALIDATE_DISK, 16, 17, NT_STATUS_BUFFER_TOO_SMALL,
 	  NT_STATUS_BUFFER_TOO_SMALL, validate_disk },
+	/* Version 2.  The handlers check the rest of the sizes. */
+	{ RSVD_META_START, 40, 16, NT_STATUS_BUFFER_TOO_SMALL,
+	  NT_STATUS_BUFFER_TOO_SMALL, rsvd_meta_start },
+	{ RSVD_META_PROGRESS, 32, 32, NT_STATUS_BUFFER_TOO_SMALL,
+	  NT_STATUS_BUFFER_TOO_SMALL, rsvd_meta_progress },
+	{ RSVD_SET_QUERY, 40, 16, NT_STATUS_BUFFER_TOO_SMALL,
+	  NT_STATUS_BUFFER_TOO_SMALL, rsvd_query_set },
+	{ RSVD_SNAPSHOT_DELETE, 40, 16, NT_STATUS_BUFFER_TOO_SMALL,
+	  NT_STATUS_BUFFER_TOO_SMALL, rsvd_delete_snapshot },
 };
 
-static void dispatch(struct call *call)
+static void dispatch(struct rsvd_call *call)
 {
 	uint32_t group = call->header.operation & 0x00FFF000;
 	size_t i = 0;
 
 	if (group != 0x1000 && !(SERVER_VERSION >= 2 && group == 0x2000)) {
-		reply_status(call, NT_STATUS(RSVD_STATUS_VERSION));
+		rsvd_call_status(call, NT_STATUS(RSVD_STATUS_VERSION));
 		return;
 	}
 	for (i = 0; i < ARRAY_SIZE(operations); i++) {
@@ -298,12 +325,12 @@ static void dispatch(struct call *call)
 		op->run(call);
 		return;
 	}
-	reply_status(call, NT_STATUS_INVALID_PARAMETER);
+	rsvd_call_status(call, NT_STATUS_INVALID_PARAMETER);
 }
 
 static void tunnel(struct tevent_req *req, struct smbd_smb2_ioctl_state *state)
 {
-	struct call call = {
+	struct rsvd_call call = {
 		.open = rsvd_open_find(state->fsp), .req = req,
 		.state = state, .max_out = state->in_max_output,
 	};

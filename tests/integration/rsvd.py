@@ -19,6 +19,12 @@ SUFFIX = ':SharedVirtualDisk'
 INITIAL_INFO, SCSI, CHECK_CONNECTION, SRB_STATUS, DISK_INFO, VALIDATE = \
     range(0x02001001, 0x02001007)
 
+META, PROGRESS, SET_QUERY, DELETE = 0x02002101, 0x02002002, 0x02002005, \
+    0x02002006
+RESIZE, SNAPSHOT, OPTIMIZE, EXTRACT, CONVERT, APPLY = range(6)
+VM, CDP, WRITEABLE = 1, 3, 4
+INIT, BLOCK, SWITCH, UNBLOCK, FINAL = range(1, 6)
+
 STORED = 0xC05C0000
 NOT_STORED, ATTENTION, CAPACITY, RES_PREEMPTED, RES_RELEASED, REG_PREEMPTED \
     = range(0xC05CFF00, 0xC05CFF06)
@@ -64,6 +70,40 @@ def open_context(initiator, version=1, has=None, originator=1, host='Client01',
                        originator, request, len(name))
     data += name[:126].ljust(126, b'\0')
     return data + (bytes(24) if version == 2 else b'')
+
+
+def target(snapshot, kind=VM, namespace=0, name=b'RSVD_TARGET_SPECIFIER_EA',
+           cut=None):
+    """The create context of an open of a snapshot."""
+    value = (struct.pack('<II', namespace, kind) + snapshot.bytes_le)[:cut]
+    return (b'ExtA', struct.pack('<IBBH', 0, 0x80, len(name), len(value)) +
+            name + b'\0' + value)
+
+
+def meta(kind, data=b'', transaction=None):
+    return (transaction or uuid.uuid4()).bytes_le + struct.pack(
+        '<II', kind, 0) + data
+
+
+def snapshot_data(ident, stages, flags=0, kind=VM, payload=0, pad=24):
+    stages = list(stages) + [0] * (6 - len(stages))
+    return struct.pack('<II6I', kind, flags, *stages) + ident.bytes_le + \
+        struct.pack('<I', payload) + bytes(pad)
+
+
+def name_data(name, encoding='utf-16-le'):
+    text = (name + '\0').encode(encoding)
+    return struct.pack('<I', len(text)) + text + bytes(4)
+
+
+def make_set(path, size=64 * lab.MIB, block=None):
+    """A VHD Set by hvrs-vhd, as a rule as Windows would have made it."""
+    lab.run('hvrs-vhd', 'create', '--size', str(size),
+            *(['--block-size', str(block)] if block else []), path)
+    for name in os.listdir(os.path.dirname(path)):
+        lab.run('chown', 'hvrs:hvrs', os.path.join(os.path.dirname(path),
+                                                   name))
+    return path
 
 
 def pack(contexts):
@@ -143,6 +183,59 @@ class Disk(smb2.File):
         assert (got, echoed) == (operation, request), out.hex()
         return reply.status, status, out[16:]
 
+    # ---- version 2
+
+    def meta_send(self, kind, data=b'', transaction=None, max_out=4096):
+        return self.tunnel_send(META, meta(kind, data, transaction), max_out,
+                                ASYNC_TUNNEL)
+
+    def meta(self, kind, data=b'', transaction=None):
+        """The header's status."""
+        smb, status, _ = self.tunnel_end(self.meta_send(kind, data,
+                                                        transaction))
+        assert smb == 0, hex(smb)
+        return status
+
+    def snapshot(self, flags=1, ident=None):
+        """As Hyper-V does it, in two calls; the id."""
+        ident, transaction = ident or uuid.uuid4(), uuid.uuid4()
+        for stages, flag in (((INIT,), flags),
+                             ((BLOCK, SWITCH, UNBLOCK, FINAL), 0)):
+            status = self.meta(SNAPSHOT, snapshot_data(ident, stages, flag),
+                               transaction)
+            assert status == 0, hex(status)
+        return ident
+
+    def apply(self, ident, kind=VM):
+        return self.meta(APPLY, struct.pack('<I', kind) + ident.bytes_le)
+
+    def resize(self, size, expand=0, unsafe=0, safe=0):
+        return self.meta(RESIZE, struct.pack('<QBBBB', size, expand, unsafe,
+                                             safe, 0) + bytes(4))
+
+    def extract(self, name, source, limit=None, flags=0, kind=VM):
+        return self.meta(EXTRACT, struct.pack(
+            '<III', kind, 0, flags) + source.bytes_le +
+            (limit or uuid.UUID(int=0)).bytes_le + name_data(name))
+
+    def delete(self, ident, persist=0, kind=VM):
+        smb, status, _ = self.tunnel(DELETE, ident.bytes_le + struct.pack(
+            '<II', persist, kind))
+        assert smb == 0, hex(smb)
+        return status
+
+    def query(self, kind, snapshot_kind=0, ident=None, max_out=4096):
+        return self.tunnel(SET_QUERY, struct.pack('<II', kind, snapshot_kind) +
+                           (ident or uuid.UUID(int=0)).bytes_le, max_out)
+
+    def snapshots(self):
+        smb, status, body = self.query(2, VM, max_out=65536)
+        assert (smb, status) == (0, 0), (hex(smb), status and hex(status))
+        kind, _, complete, count = struct.unpack_from('<IIB3xI', body)
+        assert (kind, complete) == (2, 1) and len(body) == 16 + 16 * count
+        return [uuid.UUID(bytes_le=body[16 + 16 * i:32 + 16 * i])
+                for i in range(count)]
+
     def scsi_body(self, cdb, out=b'', room=0, length=None, direction=None):
         if direction is None:
             direction = OUT if out else IN if room else NONE
@@ -219,6 +312,14 @@ class Case(lab.Case):
 
     def disk(self, name='t/disk.vhdx', tree=None, **how):
         return Disk(tree or self.tree, name, **how)
+
+    def at(self, name, snapshot, tree=None, **how):
+        """A snapshot opened by its target specifier alone."""
+        how.setdefault('kind', VM)
+        context = target(snapshot, **{k: how.pop(k) for k in (
+            'kind', 'namespace', 'cut') if k in how})
+        return Disk(tree or self.tree, name, context=b'', initiator=None,
+                    contexts=[context], **how)
 
     def other(self, **how):
         """A shared open of a client of its own."""

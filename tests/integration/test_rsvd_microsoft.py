@@ -34,7 +34,7 @@ class Microsoft(rsvd.Case):
 
     def test_get_file_info(self):
         out = self.body(self.opened(), rsvd.INITIAL_INFO)
-        self.assertEqual((1, 512, 4096, 0, GIB),
+        self.assertEqual((2, 512, 4096, 0, GIB),
                          struct.unpack('<IIIIQ', out))
 
     def test_scsi_read_capacity(self):
@@ -86,7 +86,7 @@ class Microsoft(rsvd.Case):
 
     def test_query_shared_virtual_disk_support(self):
         disk = self.opened()
-        self.assertEqual((0, struct.pack('<II', 1, 3)),
+        self.assertEqual((0, struct.pack('<II', 7, 3)),
                          disk.fsctl(rsvd.QUERY_SUPPORT, b'', 4096))
 
     def test_two_clients_read_and_write_the_same_disk(self):

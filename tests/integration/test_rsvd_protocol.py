@@ -27,8 +27,10 @@ class Opens(rsvd.Case):
                 ('short', smb2.BUFFER_TOO_SMALL, good[:167]),
                 ('version 0', smb2.INVALID_PARAMETER,
                  rsvd.open_context(guid, version=0)),
-                ('version 2', smb2.INVALID_PARAMETER,
-                 rsvd.open_context(guid, version=2)),
+                ('version 3', smb2.INVALID_PARAMETER,
+                 rsvd.open_context(guid, version=3)),
+                ('version 2, short', smb2.BUFFER_TOO_SMALL,
+                 rsvd.open_context(guid, version=2)[:191]),
                 ('initiator 2', smb2.INVALID_PARAMETER,
                  rsvd.open_context(guid, has=2)),
                 ('name', smb2.INVALID_PARAMETER,
@@ -208,7 +210,7 @@ class Tunnel(rsvd.Case):
         self.expect(smb2.BUFFER_TOO_SMALL, send(bytes(15))[0])
         self.expect(smb2.INVALID_DEVICE_REQUEST,
                     send(header(0x01001001))[0])
-        for operation, status in ((0x02002101, rsvd.VERSION),
+        for operation, status in ((0x02002FFF, smb2.INVALID_PARAMETER),
                                   (0x02003001, rsvd.VERSION),
                                   (0x02000001, rsvd.VERSION),
                                   (0x02001000, smb2.INVALID_PARAMETER),
@@ -265,17 +267,17 @@ class Tunnel(rsvd.Case):
 
     def test_support_on_plain_files(self):
         file = self.open('plain.bin', b'x')
-        self.assertEqual((0, struct.pack('<II', 1, 0)),
+        self.assertEqual((0, struct.pack('<II', 7, 0)),
                          file.fsctl(rsvd.QUERY_SUPPORT, b'', 8))
         self.expect_fsctl(smb2.BUFFER_TOO_SMALL, file, rsvd.QUERY_SUPPORT,
                           b'', 7)
         disk = self.disk()
         reader = self.tree.create('t/disk.vhdx', access=smb2.READ_ONLY,
                                   disposition=smb2.OPEN)
-        self.assertEqual((0, struct.pack('<II', 1, 1)),
+        self.assertEqual((0, struct.pack('<II', 7, 1)),
                          reader.fsctl(rsvd.QUERY_SUPPORT, b'', 8))
         disk.close()
-        self.assertEqual((0, struct.pack('<II', 1, 0)),
+        self.assertEqual((0, struct.pack('<II', 7, 0)),
                          reader.fsctl(rsvd.QUERY_SUPPORT, b'', 8))
 
     def test_errors_of_read_and_write_are_stored(self):

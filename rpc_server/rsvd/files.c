@@ -1,0 +1,289 @@
+/*
+ * Files beside the one that the client opened: parents, leaves of a set, its
+ * catalogue.  All through the VFS, by the rights of the user who is in force.
+ */
+#include "server.h"
+
+/* A name, looked up without following any link. */
+struct place {
+	struct files_struct *dirfsp;
+	struct smb_filename *full;
+	struct smb_filename *relative;
+};
+
+static NTSTATUS place_find(struct rsvd_open *open, const char *path,
+			   struct place *_place)
+{
+	struct connection_struct *conn = open->handle->conn;
+	struct reparse_data_buffer *symlink = NULL;
+	NTSTATUS status = filename_convert_dirfsp_nosymlink(
+		talloc_tos(), conn, conn->cwd_fsp, path, 0, 0, &_place->dirfsp,
+		&_place->full, &_place->relative, &symlink);
+
+	TALLOC_FREE(symlink);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if ((VALID_STAT(_place->full->st) &&
+	     !S_ISREG(_place->full->st.st_ex_mode)) ||
+	    is_named_stream(_place->full)) {
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+	return NT_STATUS_OK;
+}
+
+char *rsvd_file_beside(TALLOC_CTX *mem_ctx, const struct rsvd_open *open,
+		       const char *name)
+{
+	const char *base = open->fsp->fsp_name->base_name;
+	const char *slash = strrchr(base, '/');
+
+	if (slash == NULL) {
+		return talloc_strdup(mem_ctx, name);
+	}
+	return talloc_asprintf(mem_ctx, "%.*s/%s", (int)(slash - base), base,
+			       name);
+}
+
+/*
+ * "." and ".." are taken away here, so that nothing below has to mind them.
+ */
+int rsvd_file_parent_path(TALLOC_CTX *mem_ctx, const char *child,
+			  const char *relative, char **_path)
+{
+	char *folder = talloc_strdup(mem_ctx, child);
+	char *path = NULL;
+	char *rest = NULL;
+	char *part = NULL;
+	char *slash = NULL;
+
+	if (folder == NULL) {
+		return -ENOMEM;
+	}
+	slash = strrchr(folder, '/');
+	if (slash != NULL) {
+		*slash = '\0';
+	} else {
+		*folder = '\0';
+	}
+	path = talloc_asprintf(mem_ctx, "%s/%s", folder, relative);
+	if (path == NULL) {
+		return -ENOMEM;
+	}
+	string_replace(path, '\\', '/');
+	*_path = talloc_strdup(mem_ctx, "");
+	for (part = strtok_r(path, "/", &rest); part != NULL && *_path != NULL;
+	     part = strtok_r(NULL, "/", &rest)) {
+		if (strcmp(part, ".") == 0) {
+			continue;
+		}
+		if (strcmp(part, "..") != 0) {
+			*_path = talloc_asprintf_append(
+				*_path, "%s%s", **_path != '\0' ? "/" : "",
+				part);
+			continue;
+		}
+		if (**_path == '\0') {
+			return -ENOENT;
+		}
+		slash = strrchr(*_path, '/');
+		if (slash != NULL) {
+			*slash = '\0';
+		} else {
+			**_path = '\0';
+		}
+	}
+	return *_path != NULL ? 0 : -ENOMEM;
+}
+
+NTSTATUS rsvd_file_reopen(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
+			  struct files_struct *fsp, bool writable,
+			  struct store **_store)
+{
+	struct files_struct *own = NULL;
+	struct vfs_open_how how = {
+		.flags = (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK,
+	};
+	NTSTATUS status = NT_STATUS_OK;
+	int fd = dup(fsp_get_pathref_fd(fsp));
+	int ret = 0;
+
+	if (fd == -1) {
+		return map_nt_error_from_unix(errno);
+	}
+	status = create_internal_fsp(fsp->conn, fsp->fsp_name, &own);
+	if (!NT_STATUS_IS_OK(status)) {
+		close(fd);
+		return status;
+	}
+	own->fsp_flags.is_pathref = true;
+	own->fsp_flags.have_proc_fds = fsp->fsp_flags.have_proc_fds;
+	own->file_id = fsp->file_id;
+	fsp_set_fd(own, fd);
+	status = reopen_from_fsp(fsp->conn->cwd_fsp, own->fsp_name, own, &how,
+				 NULL);
+	if (!NT_STATUS_IS_OK(status)) {
+		file_free(NULL, own);
+		return status;
+	}
+	own->access_mask = FILE_READ_DATA | (writable ? FILE_WRITE_DATA : 0);
+	own->fsp_flags.can_read = true;
+	own->fsp_flags.can_write = writable;
+	ret = rsvd_store_create(mem_ctx, ev, own, true, _store);
+	if (ret != 0) {
+		fd_close(own);
+		file_free(NULL, own);
+		return NT_STATUS_NO_MEMORY;
+	}
+	return NT_STATUS_OK;
+}
+
+static NTSTATUS create(struct rsvd_open *open, const struct place *place,
+		       enum rsvd_file_mode mode, struct files_struct **_fsp)
+{
+	uint32_t access = FILE_READ_DATA | FILE_READ_ATTRIBUTES;
+	uint32_t sharing = FILE_SHARE_READ;
+	uint32_t disposition = FILE_OPEN;
+
+	if (mode == RSVD_FILE_CREATE) {
+		access |= FILE_WRITE_DATA;
+		sharing = FILE_SHARE_NONE;
+		disposition = FILE_CREATE;
+	} else if (mode == RSVD_FILE_LOOK) {
+		sharing |= FILE_SHARE_WRITE;
+	} else if (mode == RSVD_FILE_SHARED) {
+		access |= FILE_WRITE_DATA;
+		sharing = FILE_SHARE_READ | FILE_SHARE_WRITE;
+		disposition = FILE_OPEN_IF;
+	}
+	return SMB_VFS_CREATE_FILE(
+		open->handle->conn, NULL, place->dirfsp, place->full, access,
+		sharing, disposition, FILE_NON_DIRECTORY_FILE, 0, 0, NULL, 0,
+		0, NULL, NULL, _fsp, NULL, NULL, NULL);
+}
+
+NTSTATUS rsvd_file_open(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
+			const char *path, enum rsvd_file_mode mode,
+			struct store **_store)
+{
+	struct files_struct *fsp = NULL;
+	struct place place = {};
+	NTSTATUS status = place_find(open, path, &place);
+	int ret = 0;
+
+	if (NT_STATUS_IS_OK(status)) {
+		status = create(open, &place, mode, &fsp);
+	}
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if (mode == RSVD_FILE_WRITE) {
+		status = rsvd_file_reopen(mem_ctx, open->ev, fsp, true,
+					  _store);
+		if (NT_STATUS_IS_OK(status)) {
+			rsvd_store_guard(*_store, fsp);
+			return status;
+		}
+	} else {
+		ret = rsvd_store_create(mem_ctx, open->ev, fsp, false, _store);
+		if (ret == 0) {
+			return NT_STATUS_OK;
+		}
+		status = NT_STATUS_NO_MEMORY;
+	}
+	close_file_free(NULL, &fsp, NORMAL_CLOSE);
+	return status;
+}
+
+/* ---- names ---------------------------------------------------------------------- */
+
+NTSTATUS rsvd_file_remove(struct rsvd_open *open, const char *path)
+{
+	struct place place = {};
+	NTSTATUS status = place_find(open, path, &place);
+
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if (!VALID_STAT(place.full->st)) {
+		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	}
+	if (SMB_VFS_UNLINKAT(open->handle->conn, place.dirfsp, place.relative,
+			     0) != 0) {
+		return map_nt_error_from_unix(errno);
+	}
+	return NT_STATUS_OK;
+}
+
+static NTSTATUS two_names(struct rsvd_open *open, const char *from,
+			  const char *to, bool link)
+{
+	struct connection_struct *conn = open->handle->conn;
+	struct vfs_rename_how how = {};
+	struct place a = {};
+	struct place b = {};
+	NTSTATUS status = place_find(open, from, &a);
+	int ret = 0;
+
+	if (NT_STATUS_IS_OK(status)) {
+		status = place_find(open, to, &b);
+	}
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if (VALID_STAT(b.full->st)) {
+		return NT_STATUS_OBJECT_NAME_COLLISION;
+	}
+	if (link) {
+		ret = SMB_VFS_LINKAT(conn, a.dirfsp, a.relative, b.dirfsp,
+				     b.relative, 0);
+	} else {
+		ret = SMB_VFS_RENAMEAT(conn, a.dirfsp, a.relative, b.dirfsp,
+				       b.relative, &how);
+	}
+	return ret == 0 ? NT_STATUS_OK : map_nt_error_from_unix(errno);
+}
+
+NTSTATUS rsvd_file_rename(struct rsvd_open *open, const char *from,
+			  const char *to)
+{
+	return two_names(open, from, to, false);
+}
+
+NTSTATUS rsvd_file_link(struct rsvd_open *open, const char *from,
+			const char *to)
+{
+	return two_names(open, from, to, true);
+}
+
+static int folder_open(const char *path)
+{
+	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+NTSTATUS rsvd_file_folder_flush(struct rsvd_open *open, const char *path)
+{
+	struct connection_struct *conn = open->handle->conn;
+	const char *slash = strrchr(path, '/');
+	char *folder = talloc_asprintf(talloc_tos(), "%s/%.*s",
+				       conn->connectpath,
+				       slash != NULL ? (int)(slash - path) : 0,
+				       path);
+	int fd = -1;
+	int error = 0;
+
+	if (folder == NULL) {
+		return NT_STATUS_NO_MEMORY;
+	}
+	/* The VFS has no call that makes a folder's names stable. */
+	become_root();
+	fd = folder_open(folder);
+	error = fd < 0 || fsync(fd) != 0 ? errno : 0;
+	if (fd >= 0) {
+		close(fd);
+	}
+	unbecome_root();
+	TALLOC_FREE(folder);
+	return error == 0 || error == EINVAL ? NT_STATUS_OK
+					     : map_nt_error_from_unix(error);
+}

@@ -1,0 +1,125 @@
+"""The tests of Microsoft's suite for version 2, restated: what each of them
+sends and what it asserts, and the content that belongs to it."""
+
+import struct
+import time
+import unittest
+import uuid
+
+import lab
+import rsvd
+from rsvd import BLOCK, FINAL, INIT, SNAPSHOT, SWITCH, UNBLOCK, VM
+
+GIB = lab.GIB
+
+
+class Microsoft(rsvd.Case):
+
+    def setUp(self):
+        super().setUp()
+        rsvd.make_set(self.path('rsvd.vhds'), GIB)
+
+    def opened(self, name='t/rsvd.vhds', **how):
+        return self.disk(name, version=2, **how)
+
+    def properties(self, disk):
+        """What a version 2 response says of the disk."""
+        (name, answer), = disk.answers
+        self.assertEqual((rsvd.CONTEXT, 192), (name, len(answer)))
+        return struct.unpack_from('<IIIIQ', answer, 168)
+
+    def test_open_and_close(self):
+        disk = self.opened()
+        self.assertEqual((1, 2, 512, 4096, GIB), self.properties(disk))
+        self.assertEqual(rsvd.open_context(disk.initiator, 2)[:168],
+                         disk.answers[0][1][:168])
+        self.expect(0, disk.close())
+
+    def test_a_version_1_context_gets_a_version_1_answer(self):
+        disk = self.disk('t/rsvd.vhds')
+        self.assertEqual(rsvd.open_context(disk.initiator),
+                         disk.answers[0][1])
+
+    def test_query_snapshot_list(self):
+        disk = self.opened()
+        self.assertEqual([], disk.snapshots())
+        smb, status, body = disk.query(2, VM)
+        self.assertEqual((0, 0), (smb, status))
+        self.assertEqual(2, struct.unpack_from('<I', body)[0])
+
+    def test_query_snapshot_entry(self):
+        disk = self.opened()
+        before = time.time() * 1000
+        ident = disk.snapshot()
+        smb, status, body = disk.query(5, VM, ident)
+        self.assertEqual((0, 0, 72), (smb, status, len(body)))
+        kind, _, created, which, valid, got, parent, log = struct.unpack(
+            '<IIQII16s16s16s', body)
+        self.assertEqual((5, VM, 1, ident.bytes_le, bytes(16), bytes(16)),
+                         (kind, which, valid, got, parent, log))
+        self.assertTrue(before - 1 <= created <= time.time() * 1000)
+        self.expect(0, disk.delete(ident))
+        self.expect(0xC0000225, disk.query(5, VM, ident)[1])
+
+    def test_create_and_delete_a_checkpoint(self):
+        disk = self.opened()
+        ident, transaction = uuid.uuid4(), uuid.uuid4()
+        self.expect(0, disk.meta(SNAPSHOT, rsvd.snapshot_data(
+            ident, (INIT,), 1), transaction))
+        self.expect(0, disk.meta(SNAPSHOT, rsvd.snapshot_data(
+            ident, (BLOCK, SWITCH, UNBLOCK, FINAL), 0), transaction))
+        self.expect(0, disk.query(5, VM, ident)[1])
+        self.assertEqual([ident], disk.snapshots())
+        self.expect(0, disk.delete(ident))
+        self.assertEqual([], disk.snapshots())
+
+    def test_apply_snapshot(self):
+        disk = self.opened()
+        self.expect(0, disk.write_status(0, lab.pattern(512, 3)))
+        before = disk.read_status(0, 512)
+        ident = disk.snapshot()
+        disk.close()
+        disk = self.opened()
+        self.expect(0, disk.write_status(0, lab.pattern(512, 4)))
+        self.assertEqual((0, lab.pattern(512, 4)), disk.read_status(0, 512))
+        self.expect(0, disk.apply(ident))
+        self.assertEqual(before, disk.read_status(0, 512))
+        self.expect(0, disk.delete(ident))
+        self.assertEqual(before, disk.read_status(0, 512))
+
+    def test_open_by_target_specifier(self):
+        disk = self.opened()
+        self.expect(0, disk.write_status(0, lab.pattern(512, 3)))
+        ident = disk.snapshot()
+        self.expect(0, disk.write_status(0, lab.pattern(512, 4)))
+        disk.close()
+        old = self.at('t/rsvd.vhds', ident)
+        self.assertEqual([], old.answers)
+        self.assertEqual((0, lab.pattern(512, 3)), old.read_status(0, 512))
+        self.assertEqual((0, lab.pattern(512, 4)),
+                         self.opened().read_status(0, 512))
+
+    def test_resize(self):
+        disk = self.opened()
+        self.expect(0, disk.write_status(GIB - 512, lab.pattern(512, 3)))
+        self.expect(0, disk.resize(2 * GIB))
+        disk.close()
+        disk = self.opened()
+        self.assertEqual((1, 2, 512, 4096, 2 * GIB), self.properties(disk))
+        self.assertEqual((0, lab.pattern(512, 3) + bytes(512)),
+                         disk.read_status(GIB - 512, 1024))
+        self.expect(0, disk.write_status(2 * GIB - 512, lab.pattern(512, 5)))
+        self.assertEqual((0, lab.pattern(512, 5)),
+                         disk.read_status(2 * GIB - 512, 512))
+
+    def test_optimize(self):
+        disk = self.opened()
+        self.expect(0, disk.meta(rsvd.OPTIMIZE, bytes(4)))
+
+    def test_query_support(self):
+        self.assertEqual((0, struct.pack('<II', 7, 3)),
+                         self.opened().fsctl(rsvd.QUERY_SUPPORT, b'', 4096))
+
+
+if __name__ == '__main__':
+    unittest.main()
