@@ -192,6 +192,9 @@ struct hvrs_open *hvrs_open_create(struct vfs_handle_struct *handle,
 	r->device = fsp->file_id.devid;
 	r->inode = fsp->file_id.inode;
 	r->extra = fsp->file_id.extid;
+	if (r->device == (uint64_t)fsp->fsp_name->st.st_ex_dev) {
+		r->flags |= HANDLE_DEVICE_STAT;
+	}
 	r->access = fsp->access_mask;
 	r->private_options = fh_get_private_options(fsp->fh);
 	r->uid = (uint32_t)get_current_uid(fsp->conn);
@@ -574,8 +577,12 @@ void hvrs_handles_apply(const struct hvrs_share *share,
 			struct connection_struct *conn)
 {
 	int snum = SNUM(conn);
+	struct stat st = {};
 	size_t i = 0;
 
+	if (stat(conn->connectpath, &st) == 0) {
+		state_handles_device((uint64_t)st.st_dev);
+	}
 	/* One of them tells whether a reload took them all away. */
 	if (!share->on[OPTION_PERSISTENT] ||
 	    lp_parm_bool(snum, "smb3 share cap", "CONTINUOUS AVAILABILITY",

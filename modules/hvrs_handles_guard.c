@@ -267,6 +267,7 @@ NTSTATUS hvrs_handles_open(struct hooks_open *open)
 		return NT_STATUS_OK;
 	}
 	file = vfs_file_id_from_sbuf(open->conn, &open->smb_fname->st);
+	state_handles_device(file.devid);
 	count = state_handles_of_file(talloc_tos(), &file, &ids);
 	if (count > 0) {
 		contender_init(&who, open);

@@ -429,6 +429,34 @@ static bool reply_not_stored(struct smbd_smb2_request *req,
 	return true;
 }
 
+/*
+ * [MS-SMB2] 3.3.5.14: a lock request that is no replay makes its bucket's
+ * number invalid before anything else.  Kept like a lock: else the old number,
+ * which comes again after 16 refused requests, would be taken for a replay
+ * behind a reconnect, and a lock be told that nobody has.
+ */
+static bool reply_refused_lock(struct smbd_smb2_request *req, NTSTATUS status,
+			       DATA_BLOB body, DATA_BLOB *dyn,
+			       const char *location, struct files_struct *fsp,
+			       struct hvrs_open *open)
+{
+	struct state_log_point point = {};
+	int ret = 0;
+
+	if (!open->stored || open->stale || !hvrs_open_refresh(fsp, open)) {
+		return false;
+	}
+	ret = store_changed(open, &point);
+	if (ret != 0) {
+		DBG_ERR("hvrs: %s: a change of its handle cannot be stored "
+			"(%s)\n", fsp_str_dbg(fsp), strerror(-ret));
+		state_handles_store_index(&open->h);
+		return false;
+	}
+	return state_handles_synced() && hold(req, status, body, dyn, location,
+					      SMB2_OP_LOCK, point);
+}
+
 bool hvrs_handles_reply(struct smbd_smb2_request *req, NTSTATUS status,
 			DATA_BLOB body, DATA_BLOB *dyn, const char *location)
 {
@@ -448,7 +476,14 @@ bool hvrs_handles_reply(struct smbd_smb2_request *req, NTSTATUS status,
 	}
 	fsp = req->compat_chain_fsp;
 	open = hvrs_open_of(fsp);
-	if (open == NULL || !NT_STATUS_IS_OK(status) || fsp->op == NULL) {
+	if (open == NULL || fsp->op == NULL) {
+		return false;
+	}
+	if (opcode == SMB2_OP_LOCK && !NT_STATUS_IS_OK(status)) {
+		return reply_refused_lock(req, status, body, dyn, location,
+					  fsp, open);
+	}
+	if (!NT_STATUS_IS_OK(status)) {
 		return false;
 	}
 	if (opcode == SMB2_OP_CREATE) {

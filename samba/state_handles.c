@@ -4,6 +4,7 @@
  * first, so that the order of the others does not matter.
  */
 #include "state_handles.h"
+#include "state_place.h"
 
 #include <sys/stat.h>
 #include <time.h>
@@ -101,6 +102,15 @@ static struct key key_lock(void)
 	struct key key = { .length = 1 };
 
 	key.bytes[0] = 'L';
+	return key;
+}
+
+static struct key key_device(uint64_t device)
+{
+	struct key key = { .length = 9 };
+
+	key.bytes[0] = 'd';
+	SBVAL(key.bytes, 1, device);
 	return key;
 }
 
@@ -547,6 +557,98 @@ void state_handles_traverse(bool (*fn)(struct state_handle *h, void *data),
 
 	if (index_db != NULL) {
 		dbwrap_traverse_read(index_db, traverse_one, &traverse, NULL);
+	}
+}
+
+/* ---- devices that have other numbers now ------------------------------------------ */
+
+struct move {
+	struct state_places places;
+	uint64_t *ids;
+	size_t count;
+};
+
+static bool move_learn(struct state_handle *h, void *private_data)
+{
+	struct move *move = private_data;
+
+	state_places_learn(&move->places, &h->record);
+	if (move->count == talloc_array_length(move->ids)) {
+		uint64_t *grown = talloc_realloc(talloc_tos(), move->ids,
+						 uint64_t,
+						 move->count * 2 + 64);
+
+		if (grown == NULL) {
+			return false;
+		}
+		move->ids = grown;
+	}
+	move->ids[move->count++] = h->record.id;
+	return true;
+}
+
+/* Not flushed: it would be found out again. */
+static bool move_one(const struct state_places *places, uint64_t id)
+{
+	struct state_handle *h = state_handles_fetch(talloc_tos(), id);
+	static const struct state_places none;
+	struct state_log_point point = {};
+	uint64_t device = 0;
+	struct key key = {};
+	bool moved = false;
+
+	/* Of one that is open, only its own name may tell. */
+	if (h != NULL) {
+		device = state_places_device(
+			state_handle_state(h) == HANDLE_WAITING ? places
+								: &none,
+			&h->record);
+		moved = device != h->record.device;
+	}
+	if (moved) {
+		key = key_device(h->record.device);
+		dbwrap_delete(index_db, key_data(&key));
+		h->record.device = device;
+		h->record.revision++;
+		log_put(&h->record, &point);
+		index_put(h);
+	}
+	TALLOC_FREE(h);
+	return moved;
+}
+
+void state_handles_device(uint64_t device)
+{
+	struct key key = key_device(device);
+	struct db_record *lock = NULL;
+	struct move move = {};
+	uint8_t one = 1;
+	size_t moved = 0;
+	size_t i = 0;
+
+	if (index_db == NULL || dbwrap_exists(index_db, key_data(&key))) {
+		return;
+	}
+	lock = index_lock(talloc_tos());
+	if (lock == NULL) {
+		return;
+	}
+	if (!dbwrap_exists(index_db, key_data(&key))) {
+		become_root();
+		state_handles_traverse(move_learn, &move);
+		for (i = 0; i < move.count; i++) {
+			moved += move_one(&move.places, move.ids[i]) ? 1 : 0;
+		}
+		unbecome_root();
+		dbwrap_store(index_db, key_data(&key),
+			     make_tdb_data(&one, 1), 0);
+	}
+	TALLOC_FREE(lock);
+	TALLOC_FREE(move.ids);
+	if (moved > 0) {
+		DBG_NOTICE("hvrs: %zu handles that wait for their clients are "
+			   "on file systems that have other device numbers "
+			   "now\n", moved);
 	}
 }
 

@@ -40,6 +40,13 @@ struct state_handle *state_handles_by_entry(TALLOC_CTX *mem_ctx,
 size_t state_handles_of_file(TALLOC_CTX *mem_ctx, const struct file_id *file,
 			     uint64_t **_ids);
 
+/*
+ * To be called before handles of files on a device are looked for: the first
+ * time since smbd started, handles whose file systems have come back under
+ * other numbers are found again.
+ */
+void state_handles_device(uint64_t device);
+
 /* Ids of some of the newest handles of a client. */
 size_t state_handles_of_client(TALLOC_CTX *mem_ctx, const struct guid *client,
 			       uint64_t **_ids);

@@ -34,7 +34,8 @@
 #define HANDLE_APP_INSTANCE	0x0100
 #define HANDLE_APP_VERSION	0x0200
 #define HANDLE_SHARED		0x0400	/* of a disk that several open */
-#define HANDLE_FLAGS_KNOWN	0x07FF
+#define HANDLE_DEVICE_STAT	0x0800	/* device is stat's st_dev */
+#define HANDLE_FLAGS_KNOWN	0x0FFF
 
 struct handle_bytes {
 	const uint8_t *data;

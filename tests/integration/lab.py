@@ -369,12 +369,29 @@ class LoopDisk:
         stat = os.statvfs(self.mount)
         return stat.f_bavail * stat.f_frsize
 
+    def fail(self):
+        """As at a power failure: what was not synced is gone."""
+        run('xfs_io', '-x', '-c', 'shutdown', self.mount)
+
+    def mount_again(self):
+        """Under another device number, as happens when a machine starts."""
+        self.unmount()
+        spare = self.directory + '/spare'
+        run('truncate', '-s', '1M', spare)
+        held = run('losetup', '-f', '--show', spare).strip()
+        run('mount', '-o', 'loop,noatime', self.image, self.mount)
+        run('losetup', '-d', held)
+
+    def unmount(self):
+        for _ in range(200):
+            if 'busy' not in run('umount', self.mount, check=False):
+                return
+            time.sleep(0.05)
+        raise AssertionError(self.mount + ' stays busy')
+
     def remove(self):
         self.thaw()
-        for _ in range(100):
-            if 'busy' not in run('umount', self.mount, check=False):
-                break
-            time.sleep(0.1)
+        self.unmount()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -170,6 +170,29 @@ class Handles(handles.Case):
             self.assertEqual(smb2.RANGE_NOT_LOCKED,
                              file.lock(0, 10, unlock=True), way)
 
+    def test_a_refused_lock_forgets_the_sequence(self):
+        """The number of the last success comes again after 16 refused
+        requests, and is no replay of it then."""
+        for way in ('kill_child', 'kill_all'):
+            client = self.client()
+            file = client.open(self.name(way))
+            self.assertEqual(OK, file.lock(0, 1, sequence=0x15))
+            self.assertEqual(OK, file.lock(0, 1, unlock=True, sequence=0x16))
+            other = self.client()
+            beside = other.open(self.name(way))
+            self.assertEqual(OK, beside.lock(0, 1))
+            for number in range(7, 7 + 15):
+                self.assertEqual(LOCK_NOT_GRANTED, file.lock(
+                    0, 1, sequence=0x10 | number % 16), way)
+            if way == 'kill_all':
+                self.kill_all(client)
+            else:
+                self.lose(way, client)
+            client.connect()
+            file = client.reconnect(file)
+            self.assertEqual(LOCK_NOT_GRANTED,
+                             file.lock(0, 1, sequence=0x16), way)
+
     def test_delete_on_close(self):
         for way in self.WAYS:
             client = self.client()

@@ -33,14 +33,9 @@ class Disk(unittest.TestCase):
 
     def power_failure(self):
         """What was not synced is gone."""
-        lab.run('xfs_io', '-x', '-c', 'shutdown', self.disk.mount)
+        self.disk.fail()
         self.server.kill()
-        for _ in range(100):
-            if 'busy' not in lab.run('umount', self.disk.mount, check=False):
-                break
-            time.sleep(0.05)
-        lab.run('mount', '-o', 'loop,noatime', self.disk.image,
-                self.disk.mount)
+        self.disk.mount_again()
         self.server.start()
 
     def test_power_failure(self):

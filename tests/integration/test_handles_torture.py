@@ -329,14 +329,9 @@ class Torture(unittest.TestCase):
                 os.kill(pid, signal.SIGSTOP)
             except ProcessLookupError:
                 pass
-        lab.run('xfs_io', '-x', '-c', 'shutdown', self.disk.mount)
+        self.disk.fail()
         self.server.kill()
-        for _ in range(200):
-            if 'busy' not in lab.run('umount', self.disk.mount, check=False):
-                break
-            time.sleep(0.05)
-        lab.run('mount', '-o', 'loop,noatime', self.disk.image,
-                self.disk.mount)
+        self.disk.mount_again()
         self.server.start()
         return self.workers
 
