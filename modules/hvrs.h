@@ -227,6 +227,42 @@ struct tevent_req *hvrs_pwrite_send(struct vfs_handle_struct *handle,
 ssize_t hvrs_pwrite_recv(struct tevent_req *req,
 			 struct vfs_aio_state *aio_state);
 
+/* ---- storage QoS (hvrs_throttle.c) ----------------------------------------- */
+
+/*
+ * The turn of a read or write of so many bytes, a talloc child of mem_ctx, to
+ * be freed when it has ended; *_wait says whether it has to wait first.  NULL
+ * where nothing holds the open (hvrs:qos enforce), or there is no memory.
+ */
+struct hvrs_turn;
+struct hvrs_turn *hvrs_turn_take(TALLOC_CTX *mem_ctx, struct files_struct *fsp,
+				 size_t length, bool *_wait);
+
+/*
+ * Waits for it.  ECANCELED (tevent_req_is_unix_error()) where the file is
+ * closed meanwhile or the client has gone.  NULL where there is no memory.
+ */
+struct tevent_req *hvrs_turn_wait_send(TALLOC_CTX *mem_ctx,
+				       struct tevent_context *ev,
+				       struct hvrs_turn *turn);
+
+struct tevent_req *hvrs_throttle_pread_send(struct vfs_handle_struct *handle,
+					    TALLOC_CTX *mem_ctx,
+					    struct tevent_context *ev,
+					    struct files_struct *fsp,
+					    void *data, size_t length,
+					    off_t offset);
+ssize_t hvrs_throttle_pread_recv(struct tevent_req *req,
+				 struct vfs_aio_state *aio);
+struct tevent_req *hvrs_throttle_pwrite_send(struct vfs_handle_struct *handle,
+					     TALLOC_CTX *mem_ctx,
+					     struct tevent_context *ev,
+					     struct files_struct *fsp,
+					     const void *data, size_t length,
+					     off_t offset);
+ssize_t hvrs_throttle_pwrite_recv(struct tevent_req *req,
+				  struct vfs_aio_state *aio);
+
 /* ---- the router (hvrs_fsctl.c) --------------------------------------------- */
 
 NTSTATUS hvrs_fsctl(struct vfs_handle_struct *handle, struct files_struct *fsp,
@@ -258,6 +294,15 @@ bool hvrs_tunnel_write(struct smb_request *smbreq, struct files_struct *fsp,
 		       uint64_t offset, DATA_BLOB data, bool through,
 		       NTSTATUS *_status);
 void hvrs_tunnel_close(struct files_struct *fsp);
+
+/*
+ * What a read or write has to wait for, in microseconds; hvrs_tunnel_charged()
+ * is called with *_flow, where not NULL, when it has ended.
+ */
+uint64_t hvrs_tunnel_charge(const struct hvrs_share *share,
+			    struct files_struct *fsp, size_t length,
+			    void **_flow);
+void hvrs_tunnel_charged(void *flow, size_t length);
 bool hvrs_tunnel_owns(const struct files_struct *fsp);
 bool hvrs_tunnel_modes(struct files_struct *fsp, uint32_t *_access,
 		       uint32_t *_sharing);

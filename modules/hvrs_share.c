@@ -233,6 +233,12 @@ static bool can_tell_qos(const struct hvrs_share *share, int snum)
 	return hvrs_tunnel_wanted(share, OPTION_STORAGE_QOS);
 }
 
+static bool can_enforce(const struct hvrs_share *share, int snum)
+{
+	(void)snum;
+	return share->on[OPTION_STORAGE_QOS];
+}
+
 static const struct feature features[] = {
 	{ OPTION_TRIM, HVRS_PART_FSCTL, can_punch,
 	  "the file system cannot punch holes" },
@@ -258,6 +264,8 @@ static const struct feature features[] = {
 	  "its server does not work in this smbd, as said above" },
 	{ OPTION_STORAGE_QOS, HVRS_PART_FSCTL, can_tell_qos,
 	  "its server does not work in this smbd, as said above" },
+	{ OPTION_QOS_ENFORCE, HVRS_PART_FSCTL, can_enforce,
+	  "hvrs:storage qos is not on" },
 	{ OPTION_PERSISTENT, HVRS_PART_FSCTL, can_keep,
 	  "core hooks are off, or the store of handles cannot be used" },
 	{ OPTION_RESILIENT, HVRS_PART_FSCTL, can_keep,

@@ -37,7 +37,11 @@ static bool is_kept(uint64_t id)
 	return found;
 }
 
-static const struct tunnel_host host = { .is_kept = is_kept };
+static const struct tunnel_host host = {
+	.is_kept = is_kept,
+	.turn_take = hvrs_turn_take,
+	.turn_wait_send = hvrs_turn_wait_send,
+};
 
 /* ---- loading --------------------------------------------------------------------- */
 
@@ -248,6 +252,38 @@ bool hvrs_tunnel_write(struct smb_request *smbreq, struct files_struct *fsp,
 		}
 	}
 	return false;
+}
+
+uint64_t hvrs_tunnel_charge(const struct hvrs_share *share,
+			    struct files_struct *fsp, size_t length,
+			    void **_flow)
+{
+	size_t i = 0;
+
+	*_flow = NULL;
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		const struct tunnel_server *server = servers[i].server;
+
+		if (server != NULL && server->charge != NULL) {
+			return server->charge(fsp, length,
+					      share->text[OPTION_QOS_POLICY],
+					      _flow);
+		}
+	}
+	return 0;
+}
+
+void hvrs_tunnel_charged(void *flow, size_t length)
+{
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		const struct tunnel_server *server = servers[i].server;
+
+		if (server != NULL && server->charged != NULL) {
+			server->charged(flow, length);
+		}
+	}
 }
 
 void hvrs_tunnel_close(struct files_struct *fsp)

@@ -311,8 +311,10 @@ static bool core_hooks_wanted(void)
 	.fallocate_fn = hvrs_fallocate,				\
 	.ftruncate_fn = hvrs_ftruncate,				\
 	.pwrite_fn = hvrs_pwrite,				\
-	.pwrite_send_fn = hvrs_pwrite_send,			\
-	.pwrite_recv_fn = hvrs_pwrite_recv,			\
+	.pread_send_fn = hvrs_throttle_pread_send,		\
+	.pread_recv_fn = hvrs_throttle_pread_recv,		\
+	.pwrite_send_fn = hvrs_throttle_pwrite_send,		\
+	.pwrite_recv_fn = hvrs_throttle_pwrite_recv,		\
 	.disk_free_fn = hvrs_disk_free,				\
 	.fsctl_fn = hvrs_fsctl,					\
 	.create_file_fn = hvrs_create_file,			\

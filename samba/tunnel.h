@@ -51,10 +51,22 @@ static inline NTSTATUS tunnel_create_next(const struct tunnel_create *c)
 		c->ea_list, c->result, c->info, c->in_blobs, c->out_blobs);
 }
 
+struct hvrs_turn;
+
 /* What the module does for a server. */
 struct tunnel_host {
 	/* Whether a handle waits for its client, by its persistent id. */
 	bool (*is_kept)(uint64_t id);
+	/*
+	 * For reads and writes that a server takes: hvrs_turn_take() and
+	 * hvrs_turn_wait_send().
+	 */
+	struct hvrs_turn *(*turn_take)(TALLOC_CTX *mem_ctx,
+				       struct files_struct *fsp, size_t length,
+				       bool *_wait);
+	struct tevent_req *(*turn_wait_send)(TALLOC_CTX *mem_ctx,
+					     struct tevent_context *ev,
+					     struct hvrs_turn *turn);
 };
 
 struct tunnel_server {
@@ -87,6 +99,14 @@ struct tunnel_server {
 	bool (*write)(struct smb_request *smbreq, struct files_struct *fsp,
 		      uint64_t offset, DATA_BLOB data, bool through,
 		      NTSTATUS *_status);
+	/*
+	 * A read or write of so many bytes: for how many microseconds it has
+	 * to wait.  policy is that of opens that are in no flow, "" for none.
+	 * charged() is called with *_flow, where not NULL, when it has ended.
+	 */
+	uint64_t (*charge)(struct files_struct *fsp, size_t length,
+			   const char *policy, void **_flow);
+	void (*charged)(void *flow, size_t length);
 	/* The descriptor of a file is about to be closed. */
 	void (*close)(struct files_struct *fsp);
 	/* Whether the content of the file belongs to the server. */

@@ -3,6 +3,7 @@
  * page hvrs(8); a test compares the two.
  */
 #include "option/option.h"
+#include "util/guid.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -157,6 +158,17 @@ static const struct option_row rows[OPTION_COUNT] = {
 		.standard = "no",
 		.help = "storage QoS (MS-SQOS): flows and policies of Hyper-V "
 			"hosts, which keep to what they are told",
+	},
+	[OPTION_QOS_ENFORCE] = {
+		.name = "qos enforce", .kind = OPTION_SWITCH, .feature = true,
+		.standard = "no",
+		.help = "the server holds flows of storage QoS to their "
+			"limits itself",
+	},
+	[OPTION_QOS_POLICY] = {
+		.name = "qos policy", .kind = OPTION_GUID, .standard = "",
+		.help = "the policy of files that are in no flow, each "
+			"client one; needs qos enforce",
 	},
 	[OPTION_SHARED_DISKS] = {
 		.name = "shared disks", .kind = OPTION_SWITCH, .feature = true,
@@ -352,6 +364,7 @@ int option_validate(const struct option_row *row, const char *text)
 {
 	enum option_switch on = OPTION_AUTO;
 	uint64_t number = 0;
+	struct guid guid = {};
 
 	switch (row->kind) {
 	case OPTION_SWITCH:
@@ -364,6 +377,9 @@ int option_validate(const struct option_row *row, const char *text)
 		return word_validate(row->words, text);
 	case OPTION_PATH:
 		return text[0] == '\0' || text[0] == '/' ? 0 : -EINVAL;
+	case OPTION_GUID:
+		return text[0] == '\0' ? 0 : guid_parse(text, strlen(text),
+							&guid);
 	}
 	return -EINVAL;
 }
@@ -382,6 +398,8 @@ const char *option_accepts(const struct option_row *row)
 		return row->words;
 	case OPTION_PATH:
 		return "an absolute path";
+	case OPTION_GUID:
+		return "an id as hvrsctl qos policy list shows it";
 	}
 	return "";
 }

@@ -16,6 +16,7 @@ enum option_kind {
 	OPTION_NUMBER,		/* decimal, from least to most */
 	OPTION_WORD,		/* one of words */
 	OPTION_PATH,		/* absolute path, or empty for none */
+	OPTION_GUID,		/* a GUID, or empty for none */
 };
 
 enum option_switch {
@@ -51,6 +52,8 @@ enum option_id {
 	OPTION_FSRVP_LEGACY,
 	OPTION_SHARED_DISKS,
 	OPTION_STORAGE_QOS,
+	OPTION_QOS_ENFORCE,
+	OPTION_QOS_POLICY,
 	OPTION_PERSISTENT,
 	OPTION_RESILIENT,
 	OPTION_HANDLE_STORE,

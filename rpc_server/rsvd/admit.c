@@ -23,7 +23,7 @@
 #define FENCE_POLL_MOST_US 20000
 
 static struct state_rsvd *database;
-static const struct tunnel_host *module;
+const struct tunnel_host *rsvd_module;
 
 bool rsvd_admit_start(const struct tunnel_host *host)
 {
@@ -45,7 +45,7 @@ bool rsvd_admit_start(const struct tunnel_host *host)
 			"off\n");
 		return false;
 	}
-	module = host;
+	rsvd_module = host;
 	database = state_rsvd_open(NULL);
 	return database != NULL;
 }
@@ -232,7 +232,7 @@ static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
 	int ret = 0;
 
 	host_name(&open->context, row.host, sizeof(row.host));
-	state_rsvd_sweep(record, module->is_kept);
+	state_rsvd_sweep(record, rsvd_module->is_kept);
 	/* Nothing was stored yet, so nothing is lost by the retry. */
 	rsvd_admit_recover(record);
 	if (record->epoch != open->image->epoch) {
@@ -403,7 +403,7 @@ bool rsvd_admit_is_shared(const struct file_id *id,
 	become_root();
 	ret = state_rsvd_lock(talloc_tos(), database, &key, &lock);
 	if (ret == 0) {
-		state_rsvd_sweep(lock->record, module->is_kept);
+		state_rsvd_sweep(lock->record, rsvd_module->is_kept);
 		others = lock->record->open_count;
 		if (except != NULL && except->attached && others > 0) {
 			others--;

@@ -13,6 +13,7 @@ struct io {
 	struct scsi_command command;
 	struct smb_request *smbreq;	/* NULL: nobody waits any more */
 	struct tevent_req *hold;	/* keeps smbd from closing the file */
+	struct hvrs_turn *turn;		/* of storage QoS, or NULL */
 	bool write;
 	size_t length;
 	TALLOC_CTX *mem_ctx;
@@ -111,12 +112,14 @@ static NTSTATUS check(struct rsvd_open *open, const struct smb_request *smbreq,
 
 /* ---- one request ------------------------------------------------------------------------ */
 
+/* error: 0, or what of the system kept the command from its end. */
 static void answer(struct io *io, int error)
 {
 	struct scsi_result *result = &io->command.result;
 	struct tevent_req *smb2 = io->smbreq->smb2req->subreq;
 	NTSTATUS status = error == 0 ? status_of(io->open, result)
-				     : NT_STATUS_NO_MEMORY;
+		: error == -ECANCELED ? NT_STATUS_CANCELLED
+				      : NT_STATUS_NO_MEMORY;
 
 	if (NT_STATUS_IS_OK(status) && io->write) {
 		status = smb2_write_complete_nosync(smb2, (ssize_t)io->length,
@@ -132,13 +135,10 @@ static void answer(struct io *io, int error)
 	tevent_req_done(smb2);
 }
 
-static void on_command(struct tevent_req *req)
+static void ended(struct io *io, int error)
 {
-	struct io *io = tevent_req_callback_data(req, struct io);
 	struct rsvd_open *open = io->open;
-	int error = rsvd_command_recv(req);
 
-	TALLOC_FREE(req);
 	/* The file may be closed in the course of the answer. */
 	if (io->hold != NULL) {
 		TALLOC_FREE(io->hold);
@@ -149,6 +149,52 @@ static void on_command(struct tevent_req *req)
 	talloc_free(io);
 	open->under_way--;
 	rsvd_open_idle(open);
+}
+
+static void on_command(struct tevent_req *req)
+{
+	struct io *io = tevent_req_callback_data(req, struct io);
+	int error = rsvd_command_recv(req);
+
+	TALLOC_FREE(req);
+	ended(io, error);
+}
+
+static bool command_start(struct io *io)
+{
+	struct tevent_req *req = rsvd_command_send(io, io->open, &io->command);
+
+	if (req == NULL) {
+		return false;
+	}
+	tevent_req_set_callback(req, on_command, io);
+	return true;
+}
+
+static void on_turn(struct tevent_req *req)
+{
+	struct io *io = tevent_req_callback_data(req, struct io);
+	int error = 0;
+	bool failed = tevent_req_is_unix_error(req, &error);
+
+	TALLOC_FREE(req);
+	if (failed) {
+		ended(io, -error);
+	} else if (!command_start(io)) {
+		ended(io, -ENOMEM);
+	}
+}
+
+static bool turn_start(struct io *io)
+{
+	struct tevent_req *req = rsvd_module->turn_wait_send(
+		io, io->open->fsp->conn->sconn->ev_ctx, io->turn);
+
+	if (req == NULL) {
+		return false;
+	}
+	tevent_req_set_callback(req, on_turn, io);
+	return true;
 }
 
 static bool guard_set(struct io *io, TALLOC_CTX *request,
@@ -176,7 +222,7 @@ static NTSTATUS io_start(struct io *io, struct smb_request *smbreq,
 {
 	uint32_t sector = io->open->scsi.geometry.block_size;
 	struct scsi_command *c = &io->command;
-	struct tevent_req *req = NULL;
+	bool wait = false;
 
 	/* Its subreq is known when smbd has queued it. */
 	io->smbreq = smbreq;
@@ -189,13 +235,13 @@ static NTSTATUS io_start(struct io *io, struct smb_request *smbreq,
 		talloc_free(io);
 		return NT_STATUS_NO_MEMORY;
 	}
-	req = rsvd_command_send(io, io->open, c);
-	if (req == NULL) {
+	io->turn = rsvd_module->turn_take(io, io->open->fsp, io->length,
+					  &wait);
+	if (!(wait ? turn_start(io) : command_start(io))) {
 		talloc_free(io);
 		return NT_STATUS_NO_MEMORY;
 	}
 	io->open->under_way++;
-	tevent_req_set_callback(req, on_command, io);
 	return NT_STATUS_OK;
 }
 

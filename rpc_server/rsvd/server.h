@@ -219,6 +219,9 @@ void rsvd_disk_refresh(struct rsvd_open *open);
 
 /* ---- admit.c ------------------------------------------------------------------- */
 
+/* What the hvrs module does for us. */
+extern const struct tunnel_host *rsvd_module;
+
 /* Opens what is shared by all; false with a line in the log. */
 bool rsvd_admit_start(const struct tunnel_host *host);
 

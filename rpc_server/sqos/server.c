@@ -7,6 +7,8 @@
 #include "state_sqos.h"
 #include "tunnel.h"
 
+#include "sqos/rate.h"
+
 #include <time.h>
 
 #undef DBGC_CLASS
@@ -18,26 +20,49 @@
 #define FLOWS_MAX	65536
 #define OPENS_MAX	4096
 
+/* No user's name: whose flow it is that the server made. */
+#define SERVER		"server"
+
 /* So many new flows, and those nobody wants any more are swept. */
 #define SWEEP_EVERY	64
 
 const struct tunnel_server *hvrs_tunnel_server(void);
+
+#define CHAINS		1024
 
 /* An open in a flow; "last" is what is known of it, should it be swept. */
 struct attached {
 	struct attached *prev, *next;
 	const struct files_struct *fsp;
 	struct sqos_flow last;
+	bool ours;		/* of the share's policy, not the client's */
+	/* What follows is of use where the server enforces. */
+	struct sqos_ref flow;
+	struct sqos_ref group;
+	uint64_t told;		/* ms; when its limits were last looked up */
+	uint64_t least;		/* its minimum */
+	struct sqos_request since;	/* told: what it did, of ours */
+	uint64_t window;	/* ns; begin of a look at its minimum */
+	uint64_t window_io;
+	bool idle;		/* in the window, for a moment */
+	unsigned running;	/* requests that will be told to have ended */
+	bool gone;		/* freed with the last of them */
 };
 
-static struct attached *all_attached;
+static struct attached *chains[CHAINS];
 static size_t attached_count;
+static struct sqos_rates *rates;
+
+static struct attached **chain_of(const struct files_struct *fsp)
+{
+	return &chains[((uintptr_t)fsp >> 6) % CHAINS];
+}
 
 static struct attached *find(const struct files_struct *fsp)
 {
 	struct attached *one = NULL;
 
-	for (one = all_attached; one != NULL; one = one->next) {
+	for (one = *chain_of(fsp); one != NULL; one = one->next) {
 		if (one->fsp == fsp) {
 			return one;
 		}
@@ -45,15 +70,36 @@ static struct attached *find(const struct files_struct *fsp)
 	return NULL;
 }
 
-static void detach(const struct files_struct *fsp)
+/* In a flow of its client's. */
+static bool is_attached(const struct files_struct *fsp)
 {
 	struct attached *one = find(fsp);
 
-	if (one != NULL) {
-		DLIST_REMOVE(all_attached, one);
-		attached_count--;
+	return one != NULL && !one->ours;
+}
+
+static void detach(const struct files_struct *fsp)
+{
+	struct attached *one = find(fsp);
+	struct attached **chain = chain_of(fsp);
+
+	if (one == NULL) {
+		return;
+	}
+	DLIST_REMOVE(*chain, one);
+	attached_count--;
+	one->gone = true;
+	if (one->running == 0) {
 		TALLOC_FREE(one);
 	}
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts = {};
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
 static uint64_t now_ms(void)
@@ -132,8 +178,49 @@ static int new_flow(const struct files_struct *fsp, const struct guid *id,
 
 /* ---- one request ------------------------------------------------------------------ */
 
+/*
+ * What the server itself holds the flow and its group to.  A flow among others
+ * gets a little more than its share: what all have together is the limit.
+ */
+static void hold(struct attached *one, const uint8_t group_key[32],
+		 const struct sqos_policy *policy, size_t members,
+		 const struct sqos_reply *reply)
+{
+	uint8_t key[SQOS_RATE_KEY] = { 'F' };
+	uint64_t now = now_ns();
+	uint64_t io = reply->maximum;
+	uint64_t kb = reply->bandwidth;
+
+	if (rates == NULL || one == NULL) {
+		return;
+	}
+	if (policy != NULL) {
+		io = members > 1 ? io + io / 10 + 1 : 0;
+		kb = members > 1 ? kb + kb / 10 + 1 : 0;
+		io = policy->maximum != 0 ? io : 0;
+		kb = policy->bandwidth != 0 ? kb : 0;
+	}
+	memcpy(key + 1, one->last.id.bytes, 16);
+	if (sqos_rates_find(rates, key, now, &one->flow)) {
+		sqos_rates_set(rates, &one->flow, io, kb, reply->minimum,
+			       now);
+	}
+	one->least = reply->minimum;
+	one->group = (struct sqos_ref) {};
+	if (policy != NULL) {
+		key[0] = 'G';
+		memcpy(key + 1, group_key, 32);
+		if (sqos_rates_find(rates, key, now, &one->group)) {
+			sqos_rates_set(rates, &one->group, policy->maximum,
+				       policy->bandwidth, 0, now);
+		}
+	}
+	one->told = now / 1000000;
+}
+
 /* What the flow is told; its group learns of its demand. */
-static void assign(TALLOC_CTX *mem_ctx, struct sqos_flow *flow, uint64_t now,
+static void assign(TALLOC_CTX *mem_ctx, struct attached *one,
+		   struct sqos_flow *flow, uint64_t now,
 		   struct sqos_reply *_reply)
 {
 	struct sqos_policy policy = {};
@@ -144,6 +231,7 @@ static void assign(TALLOC_CTX *mem_ctx, struct sqos_flow *flow, uint64_t now,
 	if (guid_is_null(&flow->policy) ||
 	    state_sqos_policy(&flow->policy, &policy) != 0) {
 		sqos_assign(flow, NULL, NULL, _reply);
+		hold(one, key, NULL, 1, _reply);
 		return;
 	}
 	group = talloc_zero(mem_ctx, struct sqos_group);
@@ -155,6 +243,7 @@ static void assign(TALLOC_CTX *mem_ctx, struct sqos_flow *flow, uint64_t now,
 		state_sqos_group_store(lock, group);
 	}
 	sqos_assign(flow, &policy, group, _reply);
+	hold(one, key, &policy, group != NULL ? group->count : 1, _reply);
 	TALLOC_FREE(lock);
 	TALLOC_FREE(group);
 }
@@ -173,8 +262,12 @@ static int attach(const struct files_struct *fsp, const struct sqos_flow *flow)
 			return -ENOMEM;
 		}
 		one->fsp = fsp;
-		DLIST_ADD(all_attached, one);
+		DLIST_ADD(*chain_of(fsp), one);
 		attached_count++;
+	}
+	if (!guid_equal(&one->last.id, &flow->id)) {
+		one->flow = (struct sqos_ref) {};
+		one->ours = false;
 	}
 	one->last = *flow;
 	return 0;
@@ -188,7 +281,7 @@ static int lock_flow(TALLOC_CTX *mem_ctx, const struct files_struct *fsp,
 		     const struct sqos_request *request,
 		     struct sqos_flow *flow, struct state_sqos_lock **_lock)
 {
-	struct attached *one = find(fsp);
+	struct attached *one = is_attached(fsp) ? find(fsp) : NULL;
 	bool joins = (request->options &
 		      (SQOS_SET_FLOW | SQOS_PROBE_POLICY)) != 0;
 	struct guid id = joins || one == NULL ? request->flow : one->last.id;
@@ -244,7 +337,7 @@ static int control(TALLOC_CTX *mem_ctx, struct files_struct *fsp,
 		detach(fsp);
 		return 0;
 	}
-	if (!sqos_request_attaches(request, find(fsp) != NULL)) {
+	if (!sqos_request_attaches(request, is_attached(fsp))) {
 		return 0;
 	}
 	ret = lock_flow(mem_ctx, fsp, request, &flow, &lock);
@@ -263,7 +356,7 @@ static int control(TALLOC_CTX *mem_ctx, struct files_struct *fsp,
 		 lp_const_servicename(SNUM(fsp->conn)), fsp_str_dbg(fsp));
 	ret = attach(fsp, &flow);
 	if (ret == 0) {
-		assign(mem_ctx, &flow, now, _reply);
+		assign(mem_ctx, find(fsp), &flow, now, _reply);
 		ret = state_sqos_flow_store(lock, &flow);
 	}
 	TALLOC_FREE(lock);
@@ -296,7 +389,7 @@ static bool sqos_ioctl(uint32_t code, struct tevent_context *ev,
 	}
 	ret = sqos_request_decode(state->in_input.data,
 				  state->in_input.length,
-				  state->in_max_output, find(fsp) != NULL,
+				  state->in_max_output, is_attached(fsp),
 				  request);
 	if (ret == 0) {
 		ret = control(state, fsp, request, &reply);
@@ -316,6 +409,131 @@ static bool sqos_ioctl(uint32_t code, struct tevent_context *ev,
 	return true;
 }
 
+/* ---- enforcement --------------------------------------------------------------------- */
+
+/*
+ * An open in no flow of its client's is in one that the server makes, for each
+ * client machine one of a policy.
+ */
+static struct attached *attach_ours(const struct files_struct *fsp,
+				    const char *policy)
+{
+	struct sqos_flow flow = { .owner = SERVER };
+	const struct GUID *client =
+		&fsp->conn->sconn->client->global->client_guid;
+	size_t i = 0;
+
+	if (guid_parse(policy, strlen(policy), &flow.policy) != 0) {
+		return NULL;
+	}
+	memcpy(flow.initiator.bytes, client, sizeof(*client));
+	for (i = 0; i < sizeof(flow.id.bytes); i++) {
+		flow.id.bytes[i] = (uint8_t)(flow.initiator.bytes[i] ^
+					     flow.policy.bytes[i] ^ 0x5A);
+	}
+	strlcpy(flow.name, fsp->conn->sconn->remote_hostname,
+		sizeof(flow.name));
+	if (attach(fsp, &flow) != 0) {
+		return NULL;
+	}
+	find(fsp)->ours = true;
+	return find(fsp);
+}
+
+/* Once a second: what the flow is allowed now, and what it did, of ours. */
+static void look_again(struct files_struct *fsp, struct attached *one)
+{
+	struct state_sqos_lock *lock = NULL;
+	struct sqos_flow flow = {};
+	struct sqos_reply reply = {};
+	uint64_t now = now_ms();
+	bool found = false;
+
+	one->told = now_ns() / 1000000;
+	lock = state_sqos_flow_lock(talloc_tos(), &one->last.id, &flow,
+				    &found);
+	if (lock == NULL) {
+		return;
+	}
+	if (!found) {
+		flow = one->last;
+	}
+	if (one->ours) {
+		sqos_flow_count(&flow, &one->since, now);
+		one->since = (struct sqos_request) {};
+		flow.seen_ms = now;
+		sqos_flow_rate(&flow, now);
+		snprintf(flow.file, sizeof(flow.file), "%s: %s",
+			 lp_const_servicename(SNUM(fsp->conn)),
+			 fsp_str_dbg(fsp));
+	}
+	one->last = flow;
+	assign(talloc_tos(), one, &flow, now, &reply);
+	state_sqos_flow_store(lock, &flow);
+	TALLOC_FREE(lock);
+}
+
+static uint64_t sqos_charge(struct files_struct *fsp, size_t length,
+			    const char *policy, void **_flow)
+{
+	struct attached *one = find(fsp);
+	uint64_t now = now_ns();
+	uint64_t io = (length + SQOS_BASE_IO_SIZE - 1) / SQOS_BASE_IO_SIZE;
+	uint64_t kb = (length + 1023) / 1024;
+
+	if (rates == NULL) {
+		return 0;
+	}
+	if (one == NULL && policy[0] != '\0') {
+		one = attach_ours(fsp, policy);
+	}
+	if (one == NULL) {
+		/* Counts for those who are owed a minimum. */
+		return sqos_rates_charge(rates, NULL, NULL, io, kb, now) /
+			1000;
+	}
+	io = io > 0 ? io : 1;
+	if (one->ours) {
+		one->since.ios++;
+		one->since.normalised += io;
+		one->since.kilobytes += kb;
+	}
+	if (now / 1000000 - one->told >= 1000) {
+		look_again(fsp, one);
+	}
+	if (one->least != 0) {
+		one->running++;
+		*_flow = one;
+	}
+	return (sqos_rates_charge(rates, &one->flow, &one->group, io, kb,
+				  now) + 999) / 1000;
+}
+
+/* A flow with a minimum: did it get it, while it always asked for more? */
+static void sqos_charged(void *private_data, size_t length)
+{
+	struct attached *one = private_data;
+	uint64_t now = now_ns();
+	uint64_t wanted = 0;
+
+	one->running--;
+	one->window_io += (length + SQOS_BASE_IO_SIZE - 1) /
+		SQOS_BASE_IO_SIZE;
+	one->idle = one->idle || one->running == 0;
+	if (now - one->window >= SQOS_LOOK_NS) {
+		wanted = (uint64_t)((double)one->least *
+				    (double)(now - one->window) / 1e9);
+		sqos_rates_feedback(rates, !one->idle &&
+					    one->window_io < wanted, now);
+		one->window = now;
+		one->window_io = 0;
+		one->idle = false;
+	}
+	if (one->gone && one->running == 0) {
+		TALLOC_FREE(one);
+	}
+}
+
 static void sqos_close(struct files_struct *fsp)
 {
 	detach(fsp);
@@ -323,7 +541,16 @@ static void sqos_close(struct files_struct *fsp)
 
 static bool sqos_start(const struct tunnel_host *host)
 {
+	char *path = lock_path(talloc_tos(), "hvrs_sqos_rates");
+	int ret = path == NULL ? -ENOMEM : sqos_rates_open(NULL, path, &rates);
+
 	(void)host;
+	TALLOC_FREE(path);
+	if (ret != 0) {
+		DBG_ERR("hvrs: the limits of storage QoS cannot be shared in "
+			"%s: %s. Nothing is enforced\n", lp_lock_directory(),
+			strerror(-ret));
+	}
 	return state_sqos_open();
 }
 
@@ -343,6 +570,8 @@ const struct tunnel_server *hvrs_tunnel_server(void)
 		.start = sqos_start,
 		.create = sqos_create,
 		.ioctl = sqos_ioctl,
+		.charge = sqos_charge,
+		.charged = sqos_charged,
 		.close = sqos_close,
 	};
 

@@ -11,16 +11,20 @@ import time
 import unittest
 import uuid
 
+import handles
 import lab
+import rsvd
 import smb2
 from smb2 import (ACCESS_DENIED, INVALID_DEVICE_REQUEST, INVALID_PARAMETER,
                   OK)
 
 CONTROL = 0x00090350
 NOT_FOUND = 0xC0000225
+CANCELLED = 0xC0000120
 REVISION_MISMATCH = 0xC0000059
 SET_FLOW, SET_POLICY, PROBE, STATUS, COUNT = 1, 2, 4, 8, 16
 NULL = uuid.UUID(int=0)
+SHARE_POLICY = '6e7f1b1c-2f3f-4b43-9d0b-5b7f0c1d2e3f'
 
 
 def request(options, flow=NULL, policy=NULL, initiator=NULL, version=0x101,
@@ -389,6 +393,206 @@ class Policies(Case):
                              arguments)
         self.assertEqual(2, self.hvrsctl('policy', 'import',
                                          text='[{"id": "x"}]').returncode)
+
+
+class Asker(threading.Thread):
+    """A client that always asks for more, one request after another."""
+
+    def __init__(self, case, name, size=4096, read=False, tree=None,
+                 file=None):
+        super().__init__(daemon=True)
+        self.file = file or case.open(name, tree=tree or case.connect())
+        self.file.write(0, bytes(1 << 20))
+        self.size, self.read = size, read
+        self.done, self.over, self.error = 0, False, None
+
+    def run(self):
+        try:
+            while not self.over:
+                if self.read:
+                    self.file.read(0, self.size)
+                else:
+                    self.file.write(0, bytes(self.size))
+                self.done += 1
+        except Exception as error:
+            self.error = error
+
+    def end(self):
+        self.over = True
+        self.join(30)
+        assert self.error is None, self.error
+
+
+class Enforced(Case):
+    shares = {'vm': ['vfs objects = hvrs', 'hvrs:storage qos = yes',
+                     'hvrs:qos enforce = yes'],
+              'disks': (lab.DIRECTORIES['vm'], [
+                  'vfs objects = hvrs', 'hvrs:storage qos = yes',
+                  'hvrs:qos enforce = yes', 'hvrs:shared disks = yes']),
+              'governed': (lab.DIRECTORIES['vm'], [
+                  'vfs objects = hvrs', 'hvrs:storage qos = yes',
+                  'hvrs:qos enforce = yes',
+                  'hvrs:qos policy = %s' % SHARE_POLICY])}
+    # What is done at once, of a burst and by what is under way.
+    SPARE = 16
+
+    def limited(self, asker, flow=None, **how):
+        self.expect_ask(OK, PROBE, flow or uuid.uuid4(), file=asker.file,
+                        **how)
+        return asker
+
+    def rate(self, askers, seconds=2.0):
+        """What all did a second, as each sees it."""
+        for asker in askers:
+            if not asker.is_alive():
+                asker.start()
+        before = [asker.done for asker in askers]
+        begun = time.monotonic()
+        time.sleep(seconds)
+        after = [asker.done for asker in askers]
+        elapsed = time.monotonic() - begun
+        return sum(after) - sum(before), elapsed
+
+    def check(self, askers, limit, seconds=2.0):
+        count, elapsed = self.rate(askers, seconds)
+        self.assertLessEqual(count, limit * (elapsed + 0.05) + self.SPARE)
+        # It is the limit that holds it back, and not more than that.
+        self.assertGreater(count, limit * elapsed / 2 - self.SPARE)
+
+    def test_the_limit_of_a_flow(self):
+        asker = self.limited(Asker(self, 'a'), limit=200)
+        self.check([asker], 200)
+        asker.end()
+
+    def test_reads_and_large_requests_count(self):
+        for size, read, limit in ((4096, True, 200), (65536, False, 100),
+                                  (65536, True, 100)):
+            asker = self.limited(Asker(self, 'a', size, read),
+                                 limit=limit * ((size + 8191) // 8192))
+            self.check([asker], limit)
+            asker.end()
+
+    def test_bandwidth(self):
+        asker = self.limited(Asker(self, 'a', 65536), bandwidth=6400)
+        self.check([asker], 100)
+        asker.end()
+
+    def test_one_flow_of_several_processes(self):
+        flow = uuid.uuid4()
+        askers = [self.limited(Asker(self, 'f%d' % i), flow, limit=200)
+                  for i in range(3)]
+        self.check(askers, 200)
+        for asker in askers:
+            asker.end()
+
+    def test_an_aggregated_policy_of_several_processes(self):
+        policy = self.policy('--max', '300', '--aggregated')
+        askers = [Asker(self, 'f%d' % i) for i in range(4)]
+        for asker in askers:
+            self.expect_ask(OK, PROBE, uuid.uuid4(), policy, uuid.uuid4(),
+                            file=asker.file)
+        self.check(askers, 300, 3)
+        for asker in askers:
+            asker.end()
+
+    def test_a_changed_policy_is_held_to(self):
+        policy = self.policy('--max', '50')
+        asker = Asker(self, 'a')
+        self.expect_ask(OK, PROBE, uuid.uuid4(), policy, uuid.uuid4(),
+                        file=asker.file)
+        self.check([asker], 50)
+        # Nobody asks for the status meanwhile.
+        self.hvrsctl('policy', 'set', str(policy), '--max', '400')
+        time.sleep(2)
+        self.check([asker], 400)
+        self.hvrsctl('policy', 'remove', str(policy))
+        time.sleep(2)
+        count, elapsed = self.rate([asker])
+        self.assertGreater(count, 400 * elapsed + 100)
+        asker.end()
+
+    def test_the_policy_of_a_share(self):
+        done = self.hvrsctl('policy', 'import', text=json.dumps([{
+            'id': SHARE_POLICY, 'name': 'all', 'type': 'aggregated',
+            'minimum': 0, 'maximum': 200, 'bandwidth': 0}]))
+        self.assertEqual(0, done.returncode, done.stderr)
+        askers = [Asker(self, 'f%d' % i, tree=self.connect('governed'))
+                  for i in range(2)]
+        time.sleep(1.1)
+        self.check(askers, 200, 3)
+        flows = json.loads(self.hvrsctl('flows', '--json').stdout)
+        mine = [flow for flow in flows if flow['policy'] == SHARE_POLICY]
+        self.assertEqual(['server'], sorted({f['owner'] for f in mine}))
+        # Nobody gets such a flow by its id.
+        self.expect_ask(ACCESS_DENIED, SET_FLOW, uuid.UUID(mine[0]['id']))
+        for asker in askers:
+            asker.end()
+        # A flow of the client's own goes before.
+        asker = self.limited(Asker(self, 'f0', tree=self.connect('governed')))
+        count, elapsed = self.rate([asker])
+        self.assertGreater(count, 200 * elapsed + 100)
+        asker.end()
+
+    def test_a_shared_disk(self):
+        image = rsvd.make_disk(self.path('disk.vhdx'), 64 * lab.MIB)
+        path = 't/disk.vhdx'
+        asker = Asker(self, None, file=rsvd.Disk(self.connect('disks'), path))
+        self.limited(asker, limit=100)
+        self.check([asker], 100)
+        asker.end()
+        asker.file.close()
+        # Hours of work, and the end.
+        disk = rsvd.Disk(self.connect('disks'), path)
+        self.expect_ask(OK, PROBE, uuid.uuid4(), file=disk, limit=1)
+        ids = [disk.write_send(lab.MIB * (2 + i), bytes([i + 1]) * 65536)
+               for i in range(4)]
+        self.expect(OK, disk.close())
+        wanted = [disk.tree.connection.wait(ident).status for ident in ids]
+        self.assertEqual([OK, CANCELLED, CANCELLED, CANCELLED], wanted)
+        disk = rsvd.Disk(self.connect('disks'), path)
+        for i in range(4):
+            self.assertEqual(bytes([i + 1 if i == 0 else 0]) * 65536,
+                             disk.read(lab.MIB * (2 + i), 65536))
+        self.expect(OK, disk.close())
+        lab.run('qemu-img', 'check', image)
+
+    def test_content(self):
+        self.expect_ask(OK, PROBE, self.flow, limit=400)
+        ids = [self.file.write_send(i * 4096, lab.pattern(4096, i))
+               for i in range(60)]
+        for ident in ids:
+            self.expect(OK, self.tree.connection.wait(ident).status)
+        for i in range(60):
+            self.assertEqual(lab.pattern(4096, i),
+                             self.file.read(i * 4096, 4096))
+
+    def test_what_waits_does_not_hold_up_the_end(self):
+        """Hours of work asked for, and the file closed."""
+        self.expect_ask(OK, PROBE, self.flow, limit=1)
+        ids = [self.file.write_send(i * 65536, bytes([i + 1]) * 65536)
+               for i in range(8)]
+        other = self.open('other')
+        other.write(0, b'others go on')
+        self.expect(OK, self.file.close())
+        answers = [self.tree.connection.wait(ident).status for ident in ids]
+        self.assertEqual(OK, answers[0])
+        for i, status in enumerate(answers):
+            got = lab.content(self.path('qos.vhdx'), i * 65536, 65536)
+            self.assertIn(got, (bytes([i + 1]) * 65536,) if status == OK
+                          else (b'', bytes(65536)))
+        self.server.alive()
+
+    def test_a_connection_lost_while_requests_wait(self):
+        tree = self.connect()
+        file = self.open('lost', tree=tree)
+        self.expect_ask(OK, PROBE, uuid.uuid4(), limit=1, file=file)
+        for i in range(8):
+            file.write_send(i * 65536, bytes(65536))
+        pid = handles.child_of(self.server, tree)
+        tree.connection.close()
+        handles.gone(pid)
+        self.server.alive()
+        self.open('lost', disposition=smb2.OPEN).close()
 
 
 if __name__ == '__main__':

@@ -113,6 +113,8 @@ static void test_words_and_paths_are_validated(void **state)
 	const struct option_row word = { .kind = OPTION_WORD,
 					 .words = "auto btrfs clone" };
 	const struct option_row path = { .kind = OPTION_PATH };
+	const struct option_row guid = { .kind = OPTION_GUID };
+	const char *id = "6e7f1b1c-2f3f-4b43-9d0b-5b7f0c1d2e3f";
 
 	(void)state;
 	assert_int_equal(option_validate(&word, "clone"), 0);
@@ -123,6 +125,10 @@ static void test_words_and_paths_are_validated(void **state)
 	assert_int_equal(option_validate(&path, "/bin/true"), 0);
 	assert_int_equal(option_validate(&path, ""), 0);
 	assert_int_equal(option_validate(&path, "bin/true"), -EINVAL);
+	assert_int_equal(option_validate(&guid, id), 0);
+	assert_int_equal(option_validate(&guid, ""), 0);
+	assert_int_equal(option_validate(&guid, id + 1), -EINVAL);
+	assert_int_equal(option_validate(&guid, "gold"), -EINVAL);
 }
 
 static void test_patterns_match_names_without_their_folders(void **state)

@@ -233,7 +233,7 @@ static void test_the_record_comes_back(void **test)
 		assert_int_not_equal(rsvd_record_decode(mem, bytes, i, &back,
 							&why), 0);
 	}
-	bytes[4] = 2;
+	bytes[4] = 99;
 	assert_int_equal(rsvd_record_decode(mem, bytes, length, &back, &why),
 			 -EPROTONOSUPPORT);
 	bytes[0] ^= 1;
