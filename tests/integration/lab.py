@@ -146,10 +146,20 @@ class Server:
         return descendants(self.process.pid)
 
     def kill(self):
-        """kill -9 of all of it."""
+        """kill -9 of all of it.  The main process is stopped first: when one
+        of its helpers dies it starts another, which would live on with the
+        listening socket (smbd sets SO_REUSEPORT), take connections meant for
+        the next smbd, and reset them at its end."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        while state(self.process.pid) not in 'TZ':
+            time.sleep(0.001)
         pids = self.children()
-        for pid in [self.process.pid] + pids:
-            kill(pid)
+        while any(is_running(pid) for pid in pids):
+            for pid in pids:
+                kill(pid)
+            time.sleep(0.001)
+            pids += [pid for pid in self.children() if pid not in pids]
+        kill(self.process.pid)
         self.process.wait()
         # One that is not quite gone may still hold the port and databases.
         while any(is_running(pid) or threads(pid) > 1 for pid in pids):
@@ -209,13 +219,18 @@ def kill(pid):
         pass
 
 
-def is_running(pid):
-    """Whether a process lives; one that only waits to be reaped does not."""
+def state(pid):
+    """The letter of a process' state, Z where there is none."""
     try:
         with open('/proc/%d/stat' % pid) as stat:
-            return stat.read().rsplit(')', 1)[1].split()[0] != 'Z'
+            return stat.read().rsplit(')', 1)[1].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return 'Z'
+
+
+def is_running(pid):
+    """Whether a process lives; one that only waits to be reaped does not."""
+    return state(pid) != 'Z'
 
 
 def threads(pid):

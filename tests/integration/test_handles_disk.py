@@ -106,9 +106,6 @@ class Disk(unittest.TestCase):
     def damage(self, how):
         client = self.client()
         files = [client.open('d%d' % i, sharing=0) for i in range(3)]
-        # First those who would tell the log of it when their parent goes.
-        for pid in self.server.children():
-            lab.kill(pid)
         self.server.kill()
         client.drop()
         path = self.store + '/handles.log'
