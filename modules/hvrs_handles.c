@@ -439,6 +439,12 @@ static void begin_to_wait(struct files_struct *fsp, struct hvrs_open *open)
 	hvrs_open_refresh(fsp, open);
 	open->h.record.waiting_since_ms = state_handles_now();
 	open->h.connected = false;
+	/*
+	 * Where the last connection is lost smbd gives up on its writes that
+	 * threads are about to do, or do; they stop when the process ends.
+	 */
+	open->h.leaving = smbXsrv_client_valid_connections(
+		fsp->conn->sconn->client) == 0;
 	ret = state_handles_store(&open->h, &point);
 	if (ret != 0) {
 		state_handles_store_index(&open->h);
@@ -597,6 +603,8 @@ void hvrs_handles_apply(const struct hvrs_share *share,
 static const struct hooks_handles handles_client = {
 	.open = hvrs_handles_open,
 	.reply = hvrs_handles_reply,
+	.wait = hvrs_handles_wait,
+	.lost = hvrs_handles_lost,
 	.request = hvrs_parts_request,
 	.recreate = hvrs_handles_recreate,
 	.close_begin = close_begin,

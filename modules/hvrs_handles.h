@@ -63,6 +63,9 @@ void hvrs_parts_request(struct smbd_smb2_request *req);
 bool hvrs_request_contexts(TALLOC_CTX *mem_ctx, struct smbd_smb2_request *req,
 			   struct smb2_create_blobs *_blobs);
 
+/* Whether a CREATE wants a durable handle back, and which. */
+bool hvrs_request_wants(struct smbd_smb2_request *req, uint64_t *_id);
+
 DATA_BLOB hvrs_open_cookie(TALLOC_CTX *mem_ctx, uint64_t id);
 bool hvrs_cookie_id(DATA_BLOB cookie, uint64_t *_id);
 
@@ -88,9 +91,10 @@ bool hvrs_handle_over(struct state_handle *h);
 
 /*
  * Has an open closed that another process holds, or that waits.  A process
- * that does not do it in time is killed; what else it held comes back.
+ * that does not do it in time is killed; what else it held comes back.  False
+ * where that process may still write.
  */
-void hvrs_close_remote(struct messaging_context *msg_ctx,
+bool hvrs_close_remote(struct messaging_context *msg_ctx,
 		       struct state_handle *h);
 
 /* Ends those whose time is over. */
@@ -99,8 +103,19 @@ void hvrs_handles_sweep(void);
 /* Lets one of the processes do that every few seconds. */
 void hvrs_handles_sweep_start(void);
 
-/* Kills the process that has a handle open where it is stopped. */
-bool hvrs_fence(struct server_id owner);
+enum hvrs_fence {
+	FENCE_GONE,		/* nothing is written any more for the handle */
+	FENCE_ENDING,		/* its process ends, which takes long */
+	FENCE_LIVES,		/* its process goes on with it */
+};
+
+/*
+ * Sees to it that the process which has a handle, or had it, writes no more:
+ * one that is stopped is killed, one that ends is waited for a while.
+ */
+enum hvrs_fence hvrs_fence(const struct state_handle *h, int wait_ms);
+
+bool hvrs_is_leaving_here(struct smbXsrv_client *client, uint64_t id);
 
 /* Which instance of a GUID of Samba's. */
 struct guid hvrs_guid(const struct GUID *guid);
@@ -127,5 +142,7 @@ NTSTATUS hvrs_handles_rename(struct connection_struct *conn,
 void hvrs_handles_renamed(struct connection_struct *conn,
 			  struct files_struct *fsp);
 void hvrs_handles_client(struct smbd_smb2_request *req);
+bool hvrs_handles_wait(struct smbd_smb2_request *req);
+void hvrs_handles_lost(struct smbXsrv_connection *xconn);
 
 #endif

@@ -19,43 +19,77 @@
 #include "locking/proto.h"
 #include "serverid.h"
 #include "smbd/smbXsrv_open.h"
+#include "smbd/smbXsrv_session.h"
 
 #define SWEEP_MS 5000
 #define CLOSE_REMOTE_MS 3000
+#define PROCESS_END_MS 5000
+#define NEGOTIATE_WAIT_MS 1000
 
 /* ---- a process that is stopped ------------------------------------------------------- */
 
-static char process_state(pid_t pid)
-{
-	char path[64] = {};
-	char line[512] = {};
-	char *close_paren = NULL;
-	FILE *file = NULL;
+struct process {
+	bool stopped;
+	bool ending;		/* killed, or writing its core */
+};
 
-	snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
-	file = fopen(path, "re");
-	if (file == NULL) {
-		return 0;
+static void process_line(struct process *process, const char *line)
+{
+	unsigned long long pending = 0;
+	unsigned int dumping = 0;
+	char state = 0;
+
+	if (sscanf(line, "State: %c", &state) == 1) {
+		process->stopped = state == 'T' || state == 't';
+		process->ending = state == 'Z' || state == 'X';
+	} else if (sscanf(line, "SigPnd: %llx", &pending) == 1 ||
+		   sscanf(line, "ShdPnd: %llx", &pending) == 1) {
+		process->ending = process->ending ||
+			(pending & 1ULL << (SIGKILL - 1)) != 0;
+	} else if (sscanf(line, "CoreDumping: %u", &dumping) == 1) {
+		process->ending = process->ending || dumping != 0;
 	}
-	if (fgets(line, sizeof(line), file) == NULL) {
-		line[0] = '\0';
-	}
-	fclose(file);
-	close_paren = strrchr(line, ')');
-	return close_paren != NULL && close_paren[1] == ' ' ?
-		close_paren[2] : 0;
 }
 
-static bool fence_kill(struct server_id owner)
+/* Of its first thread, which smbd's loop runs in. */
+static struct process process_look(pid_t pid)
+{
+	struct process process = {};
+	char line[256] = {};
+	char path[64] = {};
+	FILE *file = NULL;
+
+	snprintf(path, sizeof(path), "/proc/%ld/status", (long)pid);
+	file = fopen(path, "re");
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+		process_line(&process, line);
+	}
+	if (file != NULL) {
+		fclose(file);
+	}
+	return process;
+}
+
+/* True where a process is seen to end within a time. */
+static bool process_end(struct server_id owner, bool murder, int wait_ms)
 {
 	struct pollfd wait = { .fd = -1, .events = POLLIN };
+	int i = 0;
 
 	become_root();
 	wait.fd = (int)syscall(SYS_pidfd_open, (pid_t)owner.pid, 0);
 	/* It may have ended, and its number be another's. */
 	if (wait.fd != -1 && serverid_exists(&owner)) {
-		syscall(SYS_pidfd_send_signal, wait.fd, SIGKILL, NULL, 0);
-		poll(&wait, 1, 5000);
+		if (murder) {
+			syscall(SYS_pidfd_send_signal, wait.fd, SIGKILL, NULL,
+				0);
+		}
+		poll(&wait, 1, wait_ms);
+	}
+	/* Its parent has still to take note. */
+	for (i = 0; i < wait_ms && (wait.revents & POLLIN) != 0 &&
+	     serverid_exists(&owner); i++) {
+		usleep(1000);
 	}
 	if (wait.fd != -1) {
 		close(wait.fd);
@@ -65,25 +99,45 @@ static bool fence_kill(struct server_id owner)
 }
 
 /*
- * A stopped process may wake up with writes in flight.  Killed it cannot; and
- * a process is gone for serverid_exists() only when its last thread is.
+ * A stopped process may wake up with writes in flight.  Killed it cannot; but
+ * a write that the kernel has begun is done to its end, and the process is
+ * gone for serverid_exists() only when the last of its threads is.
  */
-bool hvrs_fence(struct server_id owner)
+static enum hvrs_fence fence(struct server_id owner, bool leaving,
+			     int wait_ms)
 {
-	char state = 0;
+	struct process process = {};
 
+	if (!serverid_exists(&owner)) {
+		return FENCE_GONE;
+	}
 	if (!procid_is_local(&owner) || owner.pid == (uint64_t)getpid() ||
-	    owner.pid <= 1 || !serverid_exists(&owner)) {
-		return !serverid_exists(&owner);
+	    owner.pid <= 1) {
+		return FENCE_LIVES;
 	}
-	state = process_state((pid_t)owner.pid);
-	if (state != 'T' && state != 't') {
-		return false;
+	process = process_look((pid_t)owner.pid);
+	if (!process.stopped && !process.ending && !leaving) {
+		return FENCE_LIVES;
 	}
-	DBG_ERR("hvrs: process %llu is stopped and holds handles that their "
-		"client wants back; it is killed\n",
-		(unsigned long long)owner.pid);
-	return fence_kill(owner);
+	if (process.stopped && !process.ending) {
+		DBG_ERR("hvrs: process %llu is stopped and holds handles that "
+			"their client wants back; it is killed\n",
+			(unsigned long long)owner.pid);
+	}
+	return process_end(owner, process.stopped, wait_ms) ? FENCE_GONE :
+		FENCE_ENDING;
+}
+
+enum hvrs_fence hvrs_fence(const struct state_handle *h, int wait_ms)
+{
+	if (h->claimer.pid != 0) {
+		/* One that lives goes on; it is asked for by the claim. */
+		fence(h->claimer, false, wait_ms);
+	}
+	if (!h->connected && !h->leaving) {
+		return FENCE_GONE;
+	}
+	return fence(h->owner, h->leaving, wait_ms);
 }
 
 /*
@@ -101,12 +155,69 @@ void hvrs_handles_client(struct smbd_smb2_request *req)
 		struct state_handle *h = state_handles_fetch(talloc_tos(),
 							     ids[i]);
 
-		if (h != NULL && h->connected) {
-			hvrs_fence(h->owner);
+		if (h != NULL && !h->leaving) {
+			hvrs_fence(h, i == 0 ? NEGOTIATE_WAIT_MS : 0);
 		}
 		TALLOC_FREE(h);
 	}
 	TALLOC_FREE(ids);
+}
+
+/*
+ * The process has no connection left, but what is in flight holds it up: a
+ * client that comes back meanwhile has to wait, not to be told that its
+ * handles are somebody's.
+ */
+void hvrs_handles_lost(struct smbXsrv_connection *xconn)
+{
+	struct smbXsrv_connection *other = NULL;
+	struct files_struct *fsp = NULL;
+
+	for (other = xconn->client->connections; other != NULL;
+	     other = other->next) {
+		if (other != xconn &&
+		    NT_STATUS_IS_OK(other->transport.status)) {
+			return;
+		}
+	}
+	for (fsp = xconn->client->sconn->files; fsp != NULL;
+	     fsp = fsp->next) {
+		struct hvrs_open *open = hvrs_open_of(fsp);
+
+		if (open != NULL && open->stored) {
+			open->h.leaving = true;
+			state_handles_store_index(&open->h);
+		}
+	}
+}
+
+/* Whether a handle is on the way out of this process, with its session. */
+bool hvrs_is_leaving_here(struct smbXsrv_client *client, uint64_t id)
+{
+	struct smbXsrv_session *session = NULL;
+	struct files_struct *fsp = NULL;
+	uint32_t i = 0;
+
+	for (fsp = client->sconn->files; fsp != NULL; fsp = fsp->next) {
+		if (fsp->op != NULL &&
+		    fsp->op->global->open_persistent_id == id) {
+			break;
+		}
+	}
+	if (fsp == NULL) {
+		return false;
+	}
+	smb2srv_session_lookup_client(client, fsp->vuid, 0, &session);
+	for (i = 0; session != NULL && i < session->global->num_channels;
+	     i++) {
+		const struct smbXsrv_connection *xconn =
+			session->global->channels[i].connection;
+
+		if (xconn != NULL && NT_STATUS_IS_OK(xconn->transport.status)) {
+			return false;
+		}
+	}
+	return true;
 }
 
 /* ---- the end of a handle ---------------------------------------------------------------- */
@@ -246,7 +357,8 @@ bool hvrs_handle_over(struct state_handle *h)
 		state_handles_store(h, &point);
 		return false;
 	}
-	return handle_expired(&h->record, now);
+	return handle_expired(&h->record, now) &&
+		!(h->leaving && serverid_exists(&h->owner));
 }
 
 void hvrs_handles_sweep(void)
@@ -270,12 +382,22 @@ void hvrs_handles_sweep(void)
 
 /* ---- an open in another process -------------------------------------------------- */
 
+/* Ends a handle that waits, where nothing of it is still being written. */
+static bool end_fenced(struct state_handle *h)
+{
+	if (hvrs_fence(h, PROCESS_END_MS) != FENCE_GONE) {
+		return false;
+	}
+	hvrs_handle_end(h);
+	return true;
+}
+
 /*
  * Has an open closed that its process holds: [MS-SMB2] 3.3.5.9.13, the
  * application has moved to another client.  A process that does not do it in
  * time is killed; what else it held its client gets back.
  */
-void hvrs_close_remote(struct messaging_context *msg_ctx,
+bool hvrs_close_remote(struct messaging_context *msg_ctx,
 		       struct state_handle *h)
 {
 	struct oplock_break_message message = {
@@ -289,43 +411,42 @@ void hvrs_close_remote(struct messaging_context *msg_ctx,
 	int i = 0;
 
 	if (state_handle_state(h) == HANDLE_WAITING) {
-		hvrs_handle_end(h);
-		return;
+		return end_fenced(h);
 	}
-
 	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_push_struct_blob(
 		&blob, talloc_tos(), &message, (ndr_push_flags_fn_t)
 		ndr_push_oplock_break_message))) {
-		return;
+		return false;
 	}
-	if (!hvrs_fence(h->owner)) {
+	if (hvrs_fence(h, 0) == FENCE_LIVES) {
 		messaging_send(msg_ctx, h->owner, MSG_SMB_CLOSE_FILE, &blob);
 	}
 	data_blob_free(&blob);
 	if (server_id_equal(&h->owner, &me)) {
 		/* This process reads it when it is back in its loop. */
-		return;
+		return true;
 	}
 	for (i = 0; i < CLOSE_REMOTE_MS / 5; i++) {
 		struct state_handle *now = state_handles_fetch(talloc_tos(),
 							       id);
 		bool done = now == NULL ||
 			state_handle_state(now) == HANDLE_WAITING;
+		bool ended = now == NULL || (done && end_fenced(now));
 
-		if (now != NULL && done) {
-			hvrs_handle_end(now);
-		}
 		TALLOC_FREE(now);
 		if (done) {
-			return;
+			return ended;
 		}
 		usleep(5000);
 	}
 	DBG_ERR("hvrs: process %llu does not close a file whose application "
 		"has moved to another client; it is killed\n",
 		(unsigned long long)h->owner.pid);
-	fence_kill(h->owner);
+	if (!process_end(h->owner, true, PROCESS_END_MS)) {
+		return false;
+	}
 	hvrs_handle_end(h);
+	return true;
 }
 
 /* "hvrsctl handles close": a file with the name of the handle asks for it. */

@@ -13,6 +13,7 @@
 #include "locking/proto.h"
 
 #define DH2Q_PERSISTENT 0x2
+#define FENCE_WAIT_MS 5000
 
 /* ---- others ---------------------------------------------------------------------------- */
 
@@ -157,8 +158,9 @@ static NTSTATUS open_against_connected(struct hooks_open *open,
 		return NT_STATUS_OK;
 	}
 	verdict = handle_app_instance(&h->record, who);
-	if (verdict == HANDLE_CLOSE_OLD) {
-		hvrs_close_remote(open->conn->sconn->msg_ctx, h);
+	if (verdict == HANDLE_CLOSE_OLD &&
+	    !hvrs_close_remote(open->conn->sconn->msg_ctx, h)) {
+		verdict = HANDLE_UNAVAILABLE;
 	}
 	return verdict_status(verdict);
 }
@@ -239,6 +241,10 @@ static NTSTATUS open_against(struct hooks_open *open,
 	}
 	who->owner = is_owner(open, &h->record);
 	verdict = handle_contend(&h->record, who);
+	if ((verdict == HANDLE_REPLAY || verdict == HANDLE_CLOSE_OLD) &&
+	    hvrs_fence(h, FENCE_WAIT_MS) != FENCE_GONE) {
+		verdict = HANDLE_UNAVAILABLE;
+	}
 	if (verdict == HANDLE_REPLAY) {
 		/* It was made by the open that is asked for again. */
 		open->create_disposition = FILE_OPEN;

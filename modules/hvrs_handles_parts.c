@@ -183,11 +183,35 @@ static void request_put(struct smbd_smb2_request *req,
 	data_blob_free(&pushed);
 }
 
+static bool wants(const struct smb2_create_blobs *blobs, uint64_t *_id)
+{
+	struct smb2_create_blob *blob = smb2_create_blob_find(
+		blobs, SMB2_CREATE_TAG_DH2C);
+
+	if (blob == NULL) {
+		blob = smb2_create_blob_find(blobs, SMB2_CREATE_TAG_DHNC);
+	}
+	if (blob == NULL || blob->data.length < 16) {
+		return false;
+	}
+	*_id = BVAL(blob->data.data, 0);
+	return true;
+}
+
+bool hvrs_request_wants(struct smbd_smb2_request *req, uint64_t *_id)
+{
+	struct smb2_create_blobs blobs = {};
+	bool found = hvrs_request_contexts(talloc_tos(), req, &blobs) &&
+		wants(&blobs, _id);
+
+	TALLOC_FREE(blobs.blobs);
+	return found;
+}
+
 void hvrs_parts_request(struct smbd_smb2_request *req)
 {
 	struct smb2_create_blobs blobs = {};
 	struct smb2_create_blobs kept = {};
-	struct smb2_create_blob *blob = NULL;
 	uint64_t id = 0;
 	uint32_t i = 0;
 	struct state_handle *h = NULL;
@@ -197,12 +221,7 @@ void hvrs_parts_request(struct smbd_smb2_request *req)
 	if (!hvrs_request_contexts(talloc_tos(), req, &blobs)) {
 		return;
 	}
-	blob = smb2_create_blob_find(&blobs, SMB2_CREATE_TAG_DH2C);
-	if (blob == NULL) {
-		blob = smb2_create_blob_find(&blobs, SMB2_CREATE_TAG_DHNC);
-	}
-	if (blob != NULL && blob->data.length >= 16) {
-		id = BVAL(blob->data.data, 0);
+	if (wants(&blobs, &id)) {
 		h = state_handles_fetch(talloc_tos(), id);
 	}
 	for (i = 0; h != NULL && i < blobs.num_blobs; i++) {

@@ -185,32 +185,50 @@ static NTSTATUS reconnect_status(enum handle_verdict verdict)
 	}
 }
 
+/* What the record says of a client that comes back. */
+static enum handle_verdict verdict_of(struct smbd_smb2_request *req,
+				      struct auth_session_info *session_info,
+				      const struct state_handle *h,
+				      struct handle_reconnect *want)
+{
+	char *share = hvrs_text_back(talloc_tos(), h->record.share);
+	struct vfs_handle_struct *handle = hvrs_handles_instance(
+		req->tcon->compat);
+	bool same = share != NULL && handle != NULL &&
+		strequal(share, hvrs_share(handle)->name);
+
+	TALLOC_FREE(share);
+	if (!same) {
+		return HANDLE_NOT_FOUND;
+	}
+	want->owner = is_owner(session_info, &h->record);
+	/* Nobody but the rightful owner has a process killed for it. */
+	return handle_may_reconnect(&h->record, HANDLE_WAITING,
+				    state_handles_now(), want);
+}
+
 static NTSTATUS recreate_check(struct smbd_smb2_request *req,
 			       struct auth_session_info *session_info,
 			       struct state_handle *h,
 			       struct handle_reconnect *want)
 {
-	enum handle_state state = state_handle_state(h);
-	enum handle_verdict verdict = HANDLE_GRANT;
-	char *share = hvrs_text_back(talloc_tos(), h->record.share);
-	struct vfs_handle_struct *handle = hvrs_handles_instance(
-		req->tcon->compat);
+	enum handle_verdict verdict = verdict_of(req, session_info, h, want);
 	enum global_state global = GLOBAL_NONE;
+	enum hvrs_fence fence = FENCE_GONE;
 
-	if (share == NULL || handle == NULL ||
-	    !strequal(share, hvrs_share(handle)->name)) {
-		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
-	}
-	want->owner = is_owner(session_info, &h->record);
-	/* Nobody but the rightful owner has a process killed for it. */
-	verdict = handle_may_reconnect(&h->record, HANDLE_WAITING,
-				       state_handles_now(), want);
-	if (state == HANDLE_CONNECTED &&
-	    (verdict != HANDLE_GRANT || !hvrs_fence(h->owner))) {
-		verdict = HANDLE_NOT_FOUND;
-	}
 	if (verdict != HANDLE_GRANT) {
-		return reconnect_status(verdict);
+		return reconnect_status(
+			state_handle_state(h) == HANDLE_CONNECTED ?
+			HANDLE_NOT_FOUND : verdict);
+	}
+	fence = hvrs_fence(h, 0);
+	if (fence != FENCE_GONE) {
+		/* The client may come again. */
+		return fence == FENCE_ENDING ||
+			hvrs_is_leaving_here(req->xconn->client,
+					     h->record.id) ?
+			NT_STATUS_FILE_NOT_AVAILABLE :
+			NT_STATUS_OBJECT_NAME_NOT_FOUND;
 	}
 	global = global_look(&h->record);
 	if (global == GLOBAL_FOREIGN) {
@@ -225,32 +243,71 @@ static NTSTATUS recreate_check(struct smbd_smb2_request *req,
 	return NT_STATUS_OK;
 }
 
+/* The handle that a CREATE wants back, or NULL. */
+static struct state_handle *wanted(struct smbd_smb2_request *req, uint64_t id,
+				   bool by_guid,
+				   struct handle_reconnect *want)
+{
+	struct smb2_create_blobs blobs = {};
+	struct state_handle *h = NULL;
+
+	if (!hvrs_request_contexts(talloc_tos(), req, &blobs)) {
+		return NULL;
+	}
+	want_init(want, req, &blobs);
+	TALLOC_FREE(blobs.blobs);
+	h = state_handles_fetch(talloc_tos(), id);
+	if (h == NULL && by_guid && want->persistent) {
+		h = state_handles_by_guid(talloc_tos(), &want->create_guid);
+	}
+	return h;
+}
+
 NTSTATUS hvrs_handles_recreate(struct smbd_smb2_request *req,
 			       struct auth_session_info *session_info,
 			       uint64_t *persistent_id,
 			       const struct GUID *create_guid)
 {
 	struct handle_reconnect want = {};
-	struct smb2_create_blobs blobs = {};
 	struct state_handle *h = NULL;
 	NTSTATUS status = NT_STATUS_OK;
 
-	if (session_info == NULL || req->tcon == NULL ||
-	    !hvrs_request_contexts(talloc_tos(), req, &blobs)) {
+	if (session_info == NULL || req->tcon == NULL) {
 		return NT_STATUS_OK;
 	}
-	want_init(&want, req, &blobs);
-	h = state_handles_fetch(talloc_tos(), *persistent_id);
-	if (h == NULL && create_guid != NULL && want.persistent) {
-		h = state_handles_by_guid(talloc_tos(), &want.create_guid);
-	}
+	h = wanted(req, *persistent_id, create_guid != NULL, &want);
 	if (h != NULL) {
 		*persistent_id = h->record.id;
 		status = recreate_check(req, session_info, h, &want);
 	}
-	TALLOC_FREE(blobs.blobs);
 	TALLOC_FREE(h);
 	return status;
+}
+
+bool hvrs_handles_wait(struct smbd_smb2_request *req)
+{
+	struct handle_reconnect want = {};
+	struct state_handle *h = NULL;
+	enum hvrs_fence fence = FENCE_GONE;
+	uint64_t id = 0;
+	bool wait = false;
+
+	if (!hvrs_request_wants(req, &id) || req->tcon == NULL ||
+	    req->session == NULL ||
+	    req->session->global->auth_session_info == NULL) {
+		return false;
+	}
+	h = wanted(req, id, true, &want);
+	if (h != NULL &&
+	    verdict_of(req, req->session->global->auth_session_info, h,
+		       &want) == HANDLE_GRANT) {
+		fence = hvrs_fence(h, 0);
+		wait = fence == FENCE_ENDING || (fence == FENCE_LIVES &&
+			hvrs_is_leaving_here(req->xconn->client,
+					     h->record.id));
+	}
+	TALLOC_FREE(h);
+	return wait;
 }
 
 /* ---- the open file ------------------------------------------------------------------- */

@@ -7,6 +7,10 @@
 #include "locking/proto.h"
 #include "smbd/smbXsrv_open.h"
 
+#define WAIT_LEAST_MS 2
+#define WAIT_MOST_MS 50
+#define WAIT_IN_ALL_MS 25000
+
 static const struct hooks_handles *client;
 static struct smbd_smb2_request *current_create;
 
@@ -23,6 +27,8 @@ static NTSTATUS (*core_recreate)(struct smbXsrv_connection *,
 				 struct auth_session_info *, uint64_t,
 				 const struct GUID *, NTTIME,
 				 struct smbXsrv_open **);
+static void (*core_terminate)(struct smbXsrv_connection *, const char *,
+			      const char *);
 static NTSTATUS (*core_close)(struct smb_request *, struct files_struct *,
 			      enum file_close_type);
 static bool (*core_stale)(struct share_mode_entry *);
@@ -85,10 +91,91 @@ static NTSTATUS hooked_create_file(
 	return status;
 }
 
+/* ---- a CREATE that comes too early ---------------------------------------- */
+
+struct wait {
+	struct smbd_smb2_request *req;
+	uint32_t next_ms;
+	uint32_t all_ms;
+};
+
+static bool wait_again(struct wait *wait);
+
+static void wait_done(struct tevent_req *subreq)
+{
+	struct wait *wait = tevent_req_callback_data(subreq, struct wait);
+	struct smbd_smb2_request *req = wait->req;
+	struct smbXsrv_connection *xconn = req->xconn;
+	NTSTATUS status = NT_STATUS_OK;
+
+	tevent_wakeup_recv(subreq);
+	TALLOC_FREE(subreq);
+	req->subreq = NULL;
+	if (wait->all_ms < WAIT_IN_ALL_MS && client->wait(req) &&
+	    wait_again(wait)) {
+		return;
+	}
+	/* As smbd does with a CREATE that waited for another client. */
+	status = smbd_smb2_request_dispatch(req);
+	if (!NT_STATUS_IS_OK(status)) {
+		smbd_server_connection_terminate(xconn, nt_errstr(status));
+	}
+}
+
+static bool wait_again(struct wait *wait)
+{
+	struct smbd_smb2_request *req = wait->req;
+	struct tevent_req *subreq = tevent_wakeup_send(
+		wait, req->sconn->ev_ctx,
+		timeval_current_ofs_msec(wait->next_ms));
+
+	if (subreq == NULL) {
+		return false;
+	}
+	tevent_req_set_callback(subreq, wait_done, wait);
+	wait->all_ms += wait->next_ms;
+	wait->next_ms = MIN(wait->next_ms * 2, WAIT_MOST_MS);
+	return NT_STATUS_IS_OK(smbd_smb2_request_pending_queue(req, subreq,
+							       500));
+}
+
+/* The request waits once; where that took too long it has to be refused. */
+static bool wait_begin(struct smbd_smb2_request *req)
+{
+	struct wait *wait = NULL;
+
+	if ((IVAL(SMBD_SMB2_OUT_HDR_PTR(req), SMB2_HDR_FLAGS) &
+	     SMB2_HDR_FLAG_ASYNC) != 0 || req->async_te != NULL ||
+	    !client->wait(req)) {
+		return false;
+	}
+	wait = talloc_zero(req, struct wait);
+	if (wait == NULL) {
+		return false;
+	}
+	wait->req = req;
+	wait->next_ms = WAIT_LEAST_MS;
+	return wait_again(wait);
+}
+
+static void hooked_terminate(struct smbXsrv_connection *xconn,
+			     const char *reason, const char *location)
+{
+	bool first = !xconn->transport.terminating;
+
+	if (client != NULL && first) {
+		client->lost(xconn);
+	}
+	core_terminate(xconn, reason, location);
+}
+
 static NTSTATUS hooked_process_create(struct smbd_smb2_request *req)
 {
 	NTSTATUS status = NT_STATUS_OK;
 
+	if (client != NULL && wait_begin(req)) {
+		return NT_STATUS_OK;
+	}
 	if (client != NULL) {
 		client->request(req);
 	}
@@ -242,6 +329,8 @@ const struct plt_hook hooks_handles_rows[] = {
 	{ "smbd_smb2_request_done_ex", hooked_done, (void **)&core_done },
 	{ "smb2srv_open_recreate", hooked_recreate,
 	  (void **)&core_recreate },
+	{ "smbd_server_connection_terminate_ex", hooked_terminate,
+	  (void **)&core_terminate },
 	{ "close_file_smb", hooked_close, (void **)&core_close },
 	{ "share_entry_stale_pid", hooked_stale, (void **)&core_stale },
 	{ "brl_lock_windows_default", hooked_brl_lock,

@@ -35,6 +35,15 @@ struct hooks_handles {
 	bool (*reply)(struct smbd_smb2_request *req, NTSTATUS status,
 		      DATA_BLOB body, DATA_BLOB *dyn, const char *location);
 
+	/*
+	 * Whether a CREATE has to come later, because it wants a handle back
+	 * whose old process has not quite let it go.
+	 */
+	bool (*wait)(struct smbd_smb2_request *req);
+
+	/* A connection is lost. */
+	void (*lost)(struct smbXsrv_connection *xconn);
+
 	/* A CREATE before the core reads it. */
 	void (*request)(struct smbd_smb2_request *req);
 

@@ -21,6 +21,8 @@
 #define HEAD_SIZE 60
 #define FILE_KEY_SIZE 24
 #define CLIENT_IDS 16
+#define HEAD_CONNECTED 0x1
+#define HEAD_LEAVING 0x2
 
 static struct db_context *index_db;
 static bool index_tried;
@@ -152,7 +154,8 @@ static uint8_t *handle_pack(TALLOC_CTX *mem_ctx, const struct state_handle *h,
 	if (bytes == NULL) {
 		return NULL;
 	}
-	SIVAL(bytes, 0, h->connected ? 1 : 0);
+	SIVAL(bytes, 0, (h->connected ? HEAD_CONNECTED : 0) |
+	      (h->leaving ? HEAD_LEAVING : 0));
 	server_put(bytes + 4, &h->owner);
 	SBVAL(bytes, 28, h->gen_id);
 	server_put(bytes + 36, &h->claimer);
@@ -180,7 +183,8 @@ static struct state_handle *handle_unpack(TALLOC_CTX *mem_ctx, TDB_DATA value)
 		TALLOC_FREE(h);
 		return NULL;
 	}
-	h->connected = IVAL(bytes, 0) == 1;
+	h->connected = (IVAL(bytes, 0) & HEAD_CONNECTED) != 0;
+	h->leaving = (IVAL(bytes, 0) & HEAD_LEAVING) != 0;
 	server_get(bytes + 4, &h->owner);
 	h->gen_id = BVAL(bytes, 28);
 	server_get(bytes + 36, &h->claimer);

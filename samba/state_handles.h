@@ -13,6 +13,8 @@
 struct state_handle {
 	struct handle_record record;	/* points into memory of this */
 	bool connected;			/* as its owner last said */
+	bool leaving;			/* owner was about to end, and may */
+					/* have writes in flight until then */
 	struct server_id owner;		/* the process that has it open */
 	struct server_id claimer;	/* one that is putting it together */
 	uint64_t gen_id;		/* of its share mode entry there */
