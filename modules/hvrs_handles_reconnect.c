@@ -4,6 +4,7 @@
  * smbd's own databases.
  */
 #include "hvrs_handles.h"
+#include "step.h"
 
 #include "dbwrap/dbwrap.h"
 #include "dbwrap/dbwrap_open.h"
@@ -448,6 +449,7 @@ static void rebuild_locked(struct share_mode_lock *lck, bool *keep_locked,
 			fsp, lck, fsp->conn->session_info->security_token,
 			fsp->conn->session_info->unix_token);
 	}
+	step("entered");
 	rebuild->status = NT_STATUS_OK;
 }
 
@@ -653,7 +655,9 @@ NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
 		TALLOC_FREE(h);
 		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
 	}
+	step("claimed");
 	status = rebuild_file(handle, &rebuild, op, dirfsp, rel);
+	step("rebuilt");
 	if (!NT_STATUS_IS_OK(status)) {
 		DBG_WARNING("hvrs: %s cannot be given back: %s\n",
 			    fsp_str_dbg(rebuild.fsp), nt_errstr(status));

@@ -5,6 +5,7 @@
  * waits for the next, and the processes share theirs (state_log.c).
  */
 #include "hvrs_handles.h"
+#include "step.h"
 
 #include <stdlib.h>
 
@@ -187,7 +188,9 @@ static void held_send(struct held *held, int error)
 		open->granted = true;
 	}
 	TALLOC_FREE(held);
+	step("answer");
 	ret = hooks_reply(req, status, body, has_dyn ? &dyn : NULL, location);
+	step("answered");
 	if (!NT_STATUS_IS_OK(ret)) {
 		smbd_server_connection_terminate(xconn, nt_errstr(ret));
 	}
@@ -199,7 +202,9 @@ static void flush_thread(void *private_data)
 {
 	struct flush_job *job = private_data;
 
+	step("flush");
 	job->error = state_log_commit(job->point);
+	step("flushed");
 }
 
 static void flush_send(int error)

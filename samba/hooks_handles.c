@@ -2,6 +2,7 @@
  * The replacements for Samba 4.22.
  */
 #include "hooks_handles.h"
+#include "step.h"
 
 #include "locking/share_mode_lock.h"
 #include "locking/proto.h"
@@ -79,11 +80,13 @@ static NTSTATUS hooked_create_file(
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
+	step("open");
 	status = core_create_file(
 		conn, req, dirfsp, smb_fname, access_mask, share_access,
 		open.create_disposition, create_options, file_attributes,
 		oplock_request, lease, allocation_size, private_flags, sd,
 		ea_list, result, pinfo, in, out);
+	step("opened");
 	if (NT_STATUS_IS_OK(status) && pinfo != NULL &&
 	    open.create_action != 0) {
 		*pinfo = open.create_action;
@@ -227,11 +230,15 @@ static NTSTATUS hooked_close(struct smb_request *req,
 			     enum file_close_type type)
 {
 	uint64_t id = client != NULL ? client->close_begin(fsp, type) : 0;
-	NTSTATUS status = core_close(req, fsp, type);
+	NTSTATUS status = NT_STATUS_OK;
 
+	step("close");
+	status = core_close(req, fsp, type);
+	step("closed");
 	if (id != 0) {
 		client->close_end(id);
 	}
+	step("dropped");
 	return status;
 }
 

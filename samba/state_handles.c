@@ -5,6 +5,7 @@
  */
 #include "state_handles.h"
 #include "state_place.h"
+#include "step.h"
 
 #include <sys/stat.h>
 #include <time.h>
@@ -453,10 +454,13 @@ int state_handles_store(struct state_handle *h,
 	}
 	TALLOC_FREE(old);
 	h->record.revision++;
+	step("append");
 	ret = log_put(&h->record, _point);
+	step("appended");
 	if (ret == 0 && !index_put(h)) {
 		ret = -EIO;
 	}
+	step("indexed");
 	TALLOC_FREE(lock);
 	return ret;
 }

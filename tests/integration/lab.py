@@ -73,6 +73,9 @@ class Server:
         self.directory = tempfile.mkdtemp(prefix='hvrs-test-')
         # smbd looks into its lock directory as the user it serves.
         os.chmod(self.directory, 0o755)
+        # A step may be taken as any user.
+        os.mkdir(self.directory + '/die')
+        os.chmod(self.directory + '/die', 0o777)
         self.log = self.directory + '/log'
         self.config = self.directory + '/smb.conf'
         self.port = free_port()
@@ -130,7 +133,8 @@ class Server:
             ['smbd', '--foreground', '--no-process-group',
              '--configfile=' + self.config], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True)
+            start_new_session=True,
+            env=dict(os.environ, HVRS_DIE_AT=self.directory + '/die'))
         for _ in range(600):
             try:
                 socket.create_connection(('127.0.0.1', self.port)).close()
@@ -140,6 +144,13 @@ class Server:
                     break
                 time.sleep(0.05)
         raise AssertionError('smbd does not start: ' + self.text())
+
+    def die_at(self, step):
+        """The next process that comes by this step (samba/step.h) ends."""
+        open('%s/die/%s' % (self.directory, step), 'w').close()
+
+    def has_died(self, step):
+        return not os.path.exists('%s/die/%s' % (self.directory, step))
 
     def children(self):
         """Every process below the main smbd."""
