@@ -51,6 +51,7 @@ enum cbt_state {
 
 enum cbt_mark_flags {
 	CBT_GAP = 1,		/* writes before it were not all tracked */
+	CBT_OWN = 2,		/* the caller's; means nothing here */
 };
 
 struct cbt_mark {
@@ -58,6 +59,9 @@ struct cbt_mark {
 	uint32_t slot;		/* what changed since the mark before */
 	uint32_t flags;
 };
+
+#define CBT_OWN_SIZE 64
+#define CBT_STAMP_SIZE 32
 
 struct cbt_header {
 	uint64_t sequence;
@@ -69,6 +73,8 @@ struct cbt_header {
 	uint32_t flags;		/* of the mark to come */
 	uint32_t count;
 	struct cbt_mark marks[CBT_MARKS_MAX];	/* oldest first */
+	uint8_t own[CBT_OWN_SIZE];	/* the caller's */
+	uint8_t stamp[CBT_STAMP_SIZE];	/* see cbt_session() */
 };
 
 /* Fills *_h from CBT_HEADER_SIZE bytes: -EBADMSG, -ENOTSUP. */
@@ -105,6 +111,13 @@ int cbt_open(TALLOC_CTX *mem_ctx, struct store *store,
 	     const char **_why);
 
 /*
+ * Instead of recover: stamp is what differs after a power cut (which mount of
+ * the file system this is).  The first who comes with another one recovers and
+ * leaves his.  It may be called beside others who note, with a lock.
+ */
+int cbt_session(struct cbt *cbt, const uint8_t stamp[CBT_STAMP_SIZE]);
+
+/*
  * Reads the header again, after another process has changed it.  Nothing of
  * what this process knew of the map counts any more.
  */
@@ -118,6 +131,13 @@ const struct cbt_header *cbt_header_get(const struct cbt *cbt);
  * a caller that must not wait can call it elsewhere.
  */
 bool cbt_note_waits(const struct cbt *cbt, uint64_t offset, uint64_t length);
+
+/*
+ * The same in steps, so that the sync can be the caller's: arms these bytes'
+ * groups in the file; after the caller has flushed the store, done().
+ */
+int cbt_arm_write(struct cbt *cbt, uint64_t offset, uint64_t length);
+void cbt_arm_done(struct cbt *cbt, uint64_t offset, uint64_t length);
 
 /*
  * Before a change of these bytes of the disk begins.  After an error it must
@@ -143,6 +163,10 @@ int cbt_reset(struct cbt *cbt);
 
 /* The disk as it is now gets a name. */
 int cbt_mark(struct cbt *cbt, const struct guid *id);
+
+/* The caller's 64 bytes, and its flag of a mark (-ENOENT). */
+int cbt_own_set(struct cbt *cbt, const uint8_t own[CBT_OWN_SIZE]);
+int cbt_mark_own(struct cbt *cbt, const struct guid *id, bool on);
 
 /* A name nobody asks for again; the others stay usable. */
 int cbt_forget(struct cbt *cbt, const struct guid *id);

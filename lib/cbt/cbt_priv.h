@@ -21,7 +21,8 @@ struct cbt {
 	struct cbt_header header;
 	bool doubt;		/* a header may or may not have been written */
 	uint8_t *armed;		/* bits: groups known to be armed */
-	uint8_t *known;		/* bits: regions known to be set */
+	uint8_t *known;		/* bits: regions known to be set; malloc's */
+	unsigned locked;	/* how often, by this process */
 	uint64_t known_size;	/* bytes of known */
 	uint8_t piece[2][CBT_PIECE];
 };

@@ -13,6 +13,9 @@
 #define VERSION 1
 #define CHECKSUM_AT 12
 
+/* Behind the marks: the last bytes of a header. */
+#define OWN_AT (CBT_HEADER_SIZE - CBT_OWN_SIZE - CBT_STAMP_SIZE)
+
 static uint32_t checksum(const uint8_t *bytes)
 {
 	static const uint8_t zero[4];
@@ -51,7 +54,8 @@ static int header_validate(const struct cbt_header *h, const char **_why)
 		used[slot / 8] |= (uint8_t)(1U << slot % 8);
 	}
 	for (i = 0; i < h->count; i++) {
-		if ((h->marks[i].flags & ~(uint32_t)CBT_GAP) != 0) {
+		if ((h->marks[i].flags & ~(uint32_t)(CBT_GAP | CBT_OWN)) !=
+		    0) {
 			return bad(_why, "a mark has unknown flags");
 		}
 		for (k = 0; k < i; k++) {
@@ -99,6 +103,9 @@ int cbt_header_decode(const uint8_t *bytes, struct cbt_header *_h,
 		_h->marks[i].slot = cursor_le32(&in);
 		_h->marks[i].flags = cursor_le32(&in);
 	}
+	cursor_init(&in, bytes + OWN_AT, CBT_HEADER_SIZE - OWN_AT);
+	cursor_bytes(&in, _h->own, sizeof(_h->own));
+	cursor_bytes(&in, _h->stamp, sizeof(_h->stamp));
 	if (cursor_status(&in) != 0) {
 		return bad(_why, "the header is cut off");
 	}
@@ -128,6 +135,8 @@ void cbt_header_encode(const struct cbt_header *h, uint8_t *bytes)
 		cursor_put_le32(&p, h->marks[i].slot);
 		cursor_put_le32(&p, h->marks[i].flags);
 	}
+	memcpy(bytes + OWN_AT, h->own, sizeof(h->own));
+	memcpy(bytes + OWN_AT + CBT_OWN_SIZE, h->stamp, sizeof(h->stamp));
 	cursor_put_init(&p, bytes, CBT_HEADER_SIZE);
 	cursor_put_seek(&p, CHECKSUM_AT);
 	cursor_put_le32(&p, checksum(bytes));

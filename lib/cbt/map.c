@@ -4,6 +4,7 @@
 #include "cbt/cbt_priv.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "store/store.h"
@@ -28,13 +29,19 @@ int cbt_bits_read(struct cbt *cbt, uint32_t slot, uint64_t at, size_t length,
 
 static int lock(struct cbt *cbt)
 {
-	return cbt->lock.lock != NULL ?
-		cbt->lock.lock(cbt->lock.private_data) : 0;
+	int ret = 0;
+
+	if (cbt->locked == 0 && cbt->lock.lock != NULL) {
+		ret = cbt->lock.lock(cbt->lock.private_data);
+	}
+	cbt->locked += ret == 0;
+	return ret;
 }
 
 static void unlock(struct cbt *cbt)
 {
-	if (cbt->lock.unlock != NULL) {
+	cbt->locked--;
+	if (cbt->locked == 0 && cbt->lock.unlock != NULL) {
 		cbt->lock.unlock(cbt->lock.private_data);
 	}
 }
@@ -164,17 +171,14 @@ static int known_reset(struct cbt *cbt)
 	uint64_t size = (regions(cbt->header.size) + 7) / 8;
 
 	memset(cbt->armed, 0, CBT_ARMS / 8);
-	if (size != cbt->known_size || cbt->known == NULL) {
-		TALLOC_FREE(cbt->known);
-		cbt->known_size = 0;
-		cbt->known = talloc_zero_size(cbt, size + 1);
-		if (cbt->known == NULL) {
-			return -ENOMEM;
-		}
-		cbt->known_size = size;
-		return 0;
+	/* Of a large disk most is never touched: the system's zeroes. */
+	free(cbt->known);
+	cbt->known_size = 0;
+	cbt->known = calloc(1, size + 1);
+	if (cbt->known == NULL) {
+		return -ENOMEM;
 	}
-	memset(cbt->known, 0, size);
+	cbt->known_size = size;
 	return 0;
 }
 
@@ -200,18 +204,29 @@ bool cbt_note_waits(const struct cbt *cbt, uint64_t offset, uint64_t length)
 	return false;
 }
 
-/* Bytes of their own, so processes need no lock for them. */
-static int arm(struct cbt *cbt, uint64_t offset, uint64_t length)
+static void arm_range(const struct cbt *cbt, uint64_t offset, uint64_t length,
+		      uint64_t *_from, uint64_t *_to)
 {
 	uint64_t step = arm_size(cbt);
-	uint64_t from = offset / step * step;
 	uint64_t to = (offset + length + step - 1) / step * step;
-	uint64_t g = 0;
+
+	*_from = offset / step * step;
+	*_to = to > CBT_SIZE_MAX ? CBT_SIZE_MAX : to;
+}
+
+/* Bytes of their own, so processes need no lock for them. */
+int cbt_arm_write(struct cbt *cbt, uint64_t offset, uint64_t length)
+{
+	uint64_t from = 0;
+	uint64_t to = 0;
 	uint64_t count = 0;
 	uint8_t *ones = NULL;
 	int ret = 0;
 
-	to = to > CBT_SIZE_MAX ? CBT_SIZE_MAX : to;
+	if (!in_range(offset, length) || cbt->doubt) {
+		return -EINVAL;
+	}
+	arm_range(cbt, offset, length, &from, &to);
 	count = (to - from) / CBT_GROUP;
 	ones = talloc_size(cbt, count);
 	if (ones == NULL) {
@@ -221,16 +236,32 @@ static int arm(struct cbt *cbt, uint64_t offset, uint64_t length)
 	ret = store_write(cbt->store, ones, count,
 			  cbt_arms_at(cbt->header.slot) + from / CBT_GROUP);
 	talloc_free(ones);
-	if (ret == 0) {
-		ret = store_flush(cbt->store);
-	}
-	if (ret != 0) {
-		return ret;
-	}
+	return ret;
+}
+
+void cbt_arm_done(struct cbt *cbt, uint64_t offset, uint64_t length)
+{
+	uint64_t from = 0;
+	uint64_t to = 0;
+	uint64_t g = 0;
+
+	arm_range(cbt, offset, length, &from, &to);
 	for (g = from / CBT_GROUP; g < to / CBT_GROUP; g++) {
 		bit_set(cbt->armed, g);
 	}
-	return 0;
+}
+
+static int arm(struct cbt *cbt, uint64_t offset, uint64_t length)
+{
+	int ret = cbt_arm_write(cbt, offset, length);
+
+	if (ret == 0) {
+		ret = store_flush(cbt->store);
+	}
+	if (ret == 0) {
+		cbt_arm_done(cbt, offset, length);
+	}
+	return ret;
 }
 
 /* ORs bits into a slot, under the lock that others take too. */
@@ -398,6 +429,42 @@ int cbt_reload(struct cbt *cbt)
 	return ret;
 }
 
+int cbt_session(struct cbt *cbt, const uint8_t stamp[CBT_STAMP_SIZE])
+{
+	struct cbt_header *h = NULL;
+	int ret = 0;
+
+	if (memcmp(cbt->header.stamp, stamp, CBT_STAMP_SIZE) == 0) {
+		return 0;
+	}
+	ret = lock(cbt);
+	if (ret != 0) {
+		return ret;
+	}
+	ret = cbt_reload(cbt);
+	/* Who changes headers has left his stamp before: nobody does now. */
+	if (ret == 0 &&
+	    memcmp(cbt->header.stamp, stamp, CBT_STAMP_SIZE) != 0) {
+		ret = recover_slot(cbt);
+		h = ret == 0 ? header_copy(cbt) : NULL;
+		if (ret == 0 && h == NULL) {
+			ret = -ENOMEM;
+		}
+		if (ret == 0) {
+			memcpy(h->stamp, stamp, CBT_STAMP_SIZE);
+			ret = header_commit(cbt, h);
+		}
+	}
+	unlock(cbt);
+	return ret;
+}
+
+static int cbt_destructor(struct cbt *cbt)
+{
+	free(cbt->known);
+	return 0;
+}
+
 int cbt_open(TALLOC_CTX *mem_ctx, struct store *store,
 	     const struct cbt_lock *how, bool recover, struct cbt **_cbt,
 	     const char **_why)
@@ -409,6 +476,7 @@ int cbt_open(TALLOC_CTX *mem_ctx, struct store *store,
 		return -ENOMEM;
 	}
 	cbt->store = store;
+	talloc_set_destructor(cbt, cbt_destructor);
 	if (how != NULL) {
 		cbt->lock = *how;
 	}
@@ -527,6 +595,34 @@ static int slot_next(struct cbt *cbt, struct cbt_header *h)
 	return ret;
 }
 
+int cbt_own_set(struct cbt *cbt, const uint8_t own[CBT_OWN_SIZE])
+{
+	struct cbt_header *h = header_copy(cbt);
+
+	if (h == NULL) {
+		return -ENOMEM;
+	}
+	memcpy(h->own, own, CBT_OWN_SIZE);
+	return header_commit(cbt, h);
+}
+
+int cbt_mark_own(struct cbt *cbt, const struct guid *id, bool on)
+{
+	int index = mark_index(&cbt->header, id);
+	struct cbt_header *h = NULL;
+
+	if (index < 0) {
+		return index;
+	}
+	h = header_copy(cbt);
+	if (h == NULL) {
+		return -ENOMEM;
+	}
+	h->marks[index].flags &= ~(uint32_t)CBT_OWN;
+	h->marks[index].flags |= on ? CBT_OWN : 0;
+	return header_commit(cbt, h);
+}
+
 int cbt_reset(struct cbt *cbt)
 {
 	struct cbt_header *h = header_copy(cbt);
@@ -619,9 +715,10 @@ int cbt_forget(struct cbt *cbt, const struct guid *id)
 			ret = store_flush(cbt->store);
 		}
 		if (last) {
-			h->flags |= h->marks[at].flags;
+			h->flags |= h->marks[at].flags & CBT_GAP;
 		} else {
-			h->marks[at + 1].flags |= h->marks[at].flags;
+			h->marks[at + 1].flags |=
+				h->marks[at].flags & CBT_GAP;
 		}
 	}
 	if (ret != 0) {
@@ -660,7 +757,7 @@ int cbt_revert(struct cbt *cbt, const struct guid *id)
 		return -ENOMEM;
 	}
 	for (i = (uint32_t)index + 1; i < h->count; i++) {
-		h->flags |= h->marks[i].flags;
+		h->flags |= h->marks[i].flags & CBT_GAP;
 	}
 	return header_commit(cbt, h);
 }

@@ -19,6 +19,14 @@ struct change_state {
 
 /* ---- apply, 3.2.5.5.7.6 --------------------------------------------------------------- */
 
+static uint64_t info_size(const struct rsvd_open *open)
+{
+	struct vhdx_info info = {};
+
+	vhdx_info_get(open->image->disk, &info);
+	return info.size;
+}
+
 static NTSTATUS apply_files(struct change_state *state, uint64_t *_size)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
@@ -59,6 +67,12 @@ static NTSTATUS apply_files(struct change_state *state, uint64_t *_size)
 		*_size = disk_info.size;
 		TALLOC_FREE(disk);
 		TALLOC_FREE(store);
+		status = rsvd_changes_revert(state->open, &state->apply.id);
+	}
+	if (NT_STATUS_IS_OK(status) && *_size != info_size(state->open)) {
+		status = rsvd_changes_resize(state->open, *_size);
+	}
+	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_status_of(vhdset_snapshot_apply(
 			set->set, &state->apply.id, leaf));
 	}
@@ -151,6 +165,7 @@ static NTSTATUS resize_disk(struct change_state *state, uint64_t *_size)
 	struct vhdx_info info = {};
 	uint64_t size = r->size;
 	uint64_t safe = 0;
+	NTSTATUS status = NT_STATUS_OK;
 	int ret = 0;
 
 	vhdx_info_get(image->disk, &info);
@@ -171,6 +186,10 @@ static NTSTATUS resize_disk(struct change_state *state, uint64_t *_size)
 	if (size == 0 || size % info.logical_sector != 0 ||
 	    size > VHDX_SIZE_MAX) {
 		return NT_STATUS_INVALID_PARAMETER;
+	}
+	status = rsvd_changes_resize(state->open, size);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
 	}
 	ret = vhdx_resize(image->disk, size, true);
 	if (ret == -EINVAL) {

@@ -204,11 +204,60 @@ static bool start_unmap(struct step *step)
 	return true;
 }
 
+static void start(struct step *step);
+
+static void on_noted(struct tevent_req *req)
+{
+	struct step *step = tevent_req_callback_data(req, struct step);
+	int error = rsvd_changes_note_recv(req);
+
+	TALLOC_FREE(req);
+	if (error != 0) {
+		step_end(step, error);
+		return;
+	}
+	start(step);
+}
+
+static void on_refused(struct tevent_context *ev, struct tevent_timer *timer,
+		       struct timeval now, void *private_data)
+{
+	(void)ev;
+	(void)timer;
+	(void)now;
+	step_end(private_data, -EIO);
+}
+
+/* What changes the disk is noted before it begins, or does not begin. */
+static void note_and_start(struct step *step)
+{
+	struct scsi_io *io = step->io;
+	struct tevent_req *req = NULL;
+	int ret = 0;
+
+	if (io->op == SCSI_IO_WRITE || io->op == SCSI_IO_UNMAP) {
+		ret = rsvd_changes_note(step->image, io->offset, io->length);
+	}
+	if (ret == 0) {
+		start(step);
+		return;
+	}
+	if (ret == -EAGAIN) {
+		req = rsvd_changes_note_send(step, step->image, io->offset,
+					     io->length);
+	}
+	if (req != NULL) {
+		tevent_req_set_callback(req, on_noted, step);
+	} else if (tevent_add_timer(step->open->ev, step, timeval_zero(),
+				    on_refused, step) == NULL) {
+		smb_panic("hvrs: no memory for a request");
+	}
+}
+
 static void disk_submit(struct scsi_disk *scsi, struct scsi_io *io)
 {
 	struct rsvd_open *open = scsi->private_data;
 	struct step *step = talloc_zero(NULL, struct step);
-	struct tevent_req *req = NULL;
 
 	if (step == NULL) {
 		smb_panic("hvrs: no memory for a request");
@@ -217,6 +266,15 @@ static void disk_submit(struct scsi_disk *scsi, struct scsi_io *io)
 	step->io = io;
 	step->image = open->image;
 	rsvd_image_get(step->image);
+	note_and_start(step);
+}
+
+static void start(struct step *step)
+{
+	struct rsvd_open *open = step->open;
+	struct scsi_io *io = step->io;
+	struct tevent_req *req = NULL;
+
 	switch (io->op) {
 	case SCSI_IO_READ:
 		req = vhdx_read_send(step, open->ev, step->image->disk, io->buffer,

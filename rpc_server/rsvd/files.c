@@ -151,10 +151,11 @@ static NTSTATUS create(struct rsvd_open *open, const struct place *place,
 		disposition = FILE_CREATE;
 	} else if (mode == RSVD_FILE_LOOK) {
 		sharing |= FILE_SHARE_WRITE;
-	} else if (mode == RSVD_FILE_SHARED) {
+	} else if (mode == RSVD_FILE_SHARED || mode == RSVD_FILE_PRESENT) {
 		access |= FILE_WRITE_DATA;
 		sharing = FILE_SHARE_READ | FILE_SHARE_WRITE;
-		disposition = FILE_OPEN_IF;
+		disposition = mode == RSVD_FILE_SHARED ? FILE_OPEN_IF
+						       : FILE_OPEN;
 	}
 	return SMB_VFS_CREATE_FILE(
 		open->handle->conn, NULL, place->dirfsp, place->full, access,

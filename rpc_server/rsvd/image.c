@@ -237,6 +237,10 @@ static NTSTATUS image_files(struct rsvd_open *open, struct rsvd_image *image)
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
+	status = rsvd_changes_open(open, image);
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
 	return chain_open(image, open, image->leaf, path, image->share, !reads,
 			  &image->disk);
 }

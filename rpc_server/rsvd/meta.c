@@ -210,8 +210,19 @@ void rsvd_meta_progress(struct rsvd_call *call)
 
 /* ---- the start ------------------------------------------------------------------------------ */
 
+/* Its answer has a ChangeTrackingErrorStatus, 2.2.4.18. */
+static bool is_cdp(const struct meta_state *state)
+{
+	struct rsvd_meta_snapshot s = {};
+
+	return state->meta.type == RSVD_META_SNAPSHOT &&
+		rsvd_meta_snapshot_decode(state->meta.data, state->meta.length,
+					  &s) == 0 && s.type == VHDSET_CDP;
+}
+
 static void meta_over(struct meta_state *state, NTSTATUS status)
 {
+	uint8_t tracking[4];
 	struct rsvd_call *call = state->call;
 	struct rsvd_open *open = state->open;
 
@@ -226,7 +237,13 @@ static void meta_over(struct meta_state *state, NTSTATUS status)
 			   open->path, state->meta.type, nt_errstr(status));
 	}
 	rsvd_call_release(call);
-	if (call->req != NULL) {
+	if (call->req != NULL && is_cdp(state)) {
+		call->header.status = NT_STATUS_V(status);
+		SIVAL(tracking, 0, rsvd_changes_status(
+			      open->image != NULL ? open->image->changes
+						  : NULL, false));
+		rsvd_call_body(call, tracking, sizeof(tracking));
+	} else if (call->req != NULL) {
 		rsvd_call_status(call, status);
 	}
 	rsvd_call_over(call);

@@ -81,6 +81,36 @@ static void cdp_answer(struct rsvd_call *call,
 	rsvd_call_body(call, out, sizeof(out));
 }
 
+/* Those of the tracking that goes on, or the others. */
+static void lists_answer(struct rsvd_call *call,
+			 const struct vhdset_snapshot *list, size_t count,
+			 bool active)
+{
+	struct vhdset_snapshot *some = talloc_array(
+		call->state, struct vhdset_snapshot, count + 1);
+	struct rsvd_changes *changes = NULL;
+	NTSTATUS status = NT_STATUS_OK;
+	bool bad = false;
+	size_t found = 0;
+	size_t i = 0;
+
+	if (tevent_req_nomem(some, call->req)) {
+		return;
+	}
+	status = rsvd_changes_look(some, call->open, &changes, &bad);
+	if (!NT_STATUS_IS_OK(status)) {
+		rsvd_call_status(call, status);
+		return;
+	}
+	for (i = 0; i < count; i++) {
+		if (rsvd_changes_is_active(changes, &list[i].id) == active) {
+			some[found++] = list[i];
+		}
+	}
+	list_answer(call, some, found, VHDSET_CDP);
+	talloc_free(some);
+}
+
 static void answer(struct rsvd_call *call, const struct rsvd_set *set,
 		   const struct rsvd_set_query *q)
 {
@@ -108,10 +138,8 @@ static void answer(struct rsvd_call *call, const struct rsvd_set *set,
 		cdp_answer(call, list, count, q);
 		return;
 	default:
-		/* No CDP list is kept active over a STOP: see tracking. */
-		list_answer(call, list,
-			    q->type == RSVD_QUERY_CDP_ACTIVE ? count : 0,
-			    VHDSET_CDP);
+		lists_answer(call, list, count,
+			     q->type == RSVD_QUERY_CDP_ACTIVE);
 		return;
 	}
 }
@@ -179,6 +207,38 @@ static enum rsvd_change look_used(struct rsvd_record *record,
 	return RSVD_CHANGE_NONE;
 }
 
+/* 3.2.5.5.11: of those that are active the oldest only. */
+static bool cdp_may_go(struct rsvd_open *open, const struct rsvd_set *set,
+		       const struct guid *id)
+{
+	const struct vhdset_snapshot *list = NULL;
+	struct rsvd_changes *changes = NULL;
+	bool bad = false;
+	bool active = false;
+	size_t count = 0;
+	size_t i = 0;
+
+	if (vhdset_snapshot_list(set->set, &list, &count) != 0 ||
+	    !NT_STATUS_IS_OK(rsvd_changes_look(talloc_tos(), open, &changes,
+					       &bad))) {
+		return false;
+	}
+	for (i = 0; i < count; i++) {
+		active = list[i].type == VHDSET_CDP &&
+			rsvd_changes_is_active(changes, &list[i].id);
+		if (active || guid_equal(&list[i].id, id)) {
+			break;
+		}
+	}
+	if (i < count && !guid_equal(&list[i].id, id)) {
+		active = !rsvd_changes_is_active(changes, id);
+	} else {
+		active = true;
+	}
+	TALLOC_FREE(changes);
+	return active;
+}
+
 static NTSTATUS delete(struct rsvd_open *open,
 		       const struct rsvd_snapshot_delete *d)
 {
@@ -205,9 +265,16 @@ static NTSTATUS delete(struct rsvd_open *open,
 		/* Somebody reads it by its target specifier. */
 		status = NT_STATUS_SHARING_VIOLATION;
 	}
+	if (NT_STATUS_IS_OK(status) && s->type == VHDSET_CDP &&
+	    !cdp_may_go(open, set, &d->id)) {
+		status = NT_STATUS_SHARING_VIOLATION;
+	}
 	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_status_of(vhdset_snapshot_remove(
 			set->set, &d->id, d->persist));
+	}
+	if (NT_STATUS_IS_OK(status) && !d->persist) {
+		rsvd_changes_forget(open, &d->id);
 	}
 	TALLOC_FREE(frame);
 	return status;

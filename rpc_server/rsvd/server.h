@@ -14,6 +14,8 @@
  *   query.c   queries of a set, deletion of snapshots
  *   meta.c    meta operations: their start and their progress
  *   snapshot.c, change.c, copy.c, merge.c  what they do
+ *   changes.c  the map of changes, and notes of writes
+ *   tracking.c  change tracking's operations
  */
 #ifndef HVRS_RPC_SERVER_RSVD_SERVER_H
 #define HVRS_RPC_SERVER_RSVD_SERVER_H
@@ -24,6 +26,7 @@
 
 #include "rsvd/fence.h"
 #include "rsvd/rsvd.h"
+#include "rsvd/tracking.h"
 #include "scsi/scsi.h"
 #include "store/store.h"
 #include "rsvd/meta.h"
@@ -43,6 +46,8 @@ struct rsvd_image {
 	struct vhdx *disk;
 	struct vhdx_share *share;	/* NULL: for reading only */
 	struct store *leaf;
+	struct rsvd_changes *changes;	/* NULL: not tracked */
+	bool changes_bad;		/* the map is not usable */
 	char *path;			/* for people */
 	char file[VHDSET_NAME_MAX];	/* a set: the leaf's name */
 	uint64_t epoch;			/* of the record */
@@ -140,6 +145,8 @@ enum rsvd_file_mode {
 	RSVD_FILE_CREATE,
 	/* Read and written by several processes; made where missing. */
 	RSVD_FILE_SHARED,
+	/* The same, not made. */
+	RSVD_FILE_PRESENT,
 };
 
 /* path is relative to the share.  As the user who is in force. */
@@ -361,6 +368,50 @@ NTSTATUS rsvd_set_leaf_new(struct rsvd_set *set, const char *parent,
 NTSTATUS rsvd_set_note(struct rsvd_open *open, const char *name);
 NTSTATUS rsvd_set_tidy(struct rsvd_set *set);
 
+/* ---- changes.c ----------------------------------------------------------------------- */
+
+/* One view of the map of changes of a set. */
+struct rsvd_changes {
+	struct store *store;
+	struct cbt *cbt;
+	int lock_fd;
+};
+
+/* *_changes is NULL where there is none, or one that is not usable: *_bad. */
+NTSTATUS rsvd_changes_look(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
+			   struct rsvd_changes **_changes, bool *_bad);
+NTSTATUS rsvd_changes_open(struct rsvd_open *open, struct rsvd_image *image);
+
+/*
+ * Before a write begins.  -EAGAIN where that must wait for the disk: then by
+ * send and recv.
+ */
+int rsvd_changes_note(struct rsvd_image *image, uint64_t offset,
+		      uint64_t length);
+struct tevent_req *rsvd_changes_note_send(TALLOC_CTX *mem_ctx,
+					  struct rsvd_image *image,
+					  uint64_t offset, uint64_t length);
+int rsvd_changes_note_recv(struct tevent_req *req);
+
+/* While all commands are held up, and with another epoch after it: */
+NTSTATUS rsvd_changes_start(struct rsvd_open *open, bool append);
+NTSTATUS rsvd_changes_stop(struct rsvd_open *open, uint32_t *_tracking);
+NTSTATUS rsvd_changes_mark(struct rsvd_open *open, struct rsvd_set *set,
+			   const struct vhdset_snapshot *s);
+NTSTATUS rsvd_changes_revert(struct rsvd_open *open, const struct guid *id);
+NTSTATUS rsvd_changes_resize(struct rsvd_open *open, uint64_t size);
+
+/* With RSVD_FENCE_SET held. */
+void rsvd_changes_forget(struct rsvd_open *open, const struct guid *id);
+
+/* ChangeTrackingStatus, and what GET_PARAMETERS says else. */
+uint32_t rsvd_changes_status(const struct rsvd_changes *changes, bool bad);
+uint64_t rsvd_changes_log_size(const struct rsvd_changes *changes);
+
+/* Whether a CDP snapshot is of the tracking that goes on. */
+bool rsvd_changes_is_active(const struct rsvd_changes *changes,
+			    const struct guid *id);
+
 /* ---- tunnel.c: operations ----------------------------------------------------------- */
 
 /* One operation on its way. */
@@ -398,6 +449,11 @@ void rsvd_meta_start(struct rsvd_call *call);
 void rsvd_meta_progress(struct rsvd_call *call);
 void rsvd_query_set(struct rsvd_call *call);
 void rsvd_delete_snapshot(struct rsvd_call *call);
+void rsvd_tracking_start(struct rsvd_call *call);
+void rsvd_tracking_stop(struct rsvd_call *call);
+void rsvd_tracking_parameters(struct rsvd_call *call);
+void rsvd_tracking_changes(struct rsvd_call *call);
+void rsvd_safe_size_query(struct rsvd_call *call);
 
 /* ---- meta operations ------------------------------------------------------------------ */
 

@@ -297,6 +297,16 @@ static const struct operation {
 	  NT_STATUS_BUFFER_TOO_SMALL, rsvd_query_set },
 	{ RSVD_SNAPSHOT_DELETE, 40, 16, NT_STATUS_BUFFER_TOO_SMALL,
 	  NT_STATUS_BUFFER_TOO_SMALL, rsvd_delete_snapshot },
+	{ RSVD_TRACKING_PARAMETERS, 16, 32, NT_STATUS_BUFFER_TOO_SMALL,
+	  NT_STATUS_BUFFER_TOO_SMALL, rsvd_tracking_parameters },
+	{ RSVD_TRACKING_START, 72, 16, NT_STATUS_BUFFER_TOO_SMALL,
+	  NT_STATUS_BUFFER_TOO_SMALL, rsvd_tracking_start },
+	{ RSVD_TRACKING_STOP, 16, 20, NT_STATUS_BUFFER_TOO_SMALL,
+	  NT_STATUS_BUFFER_TOO_SMALL, rsvd_tracking_stop },
+	{ RSVD_TRACKING_CHANGES, 72, 32, NT_STATUS_BUFFER_TOO_SMALL,
+	  NT_STATUS_BUFFER_TOO_SMALL, rsvd_tracking_changes },
+	{ RSVD_SAFE_SIZE, 16, 24, NT_STATUS_BUFFER_TOO_SMALL,
+	  NT_STATUS_BUFFER_TOO_SMALL, rsvd_safe_size_query },
 };
 
 static void dispatch(struct rsvd_call *call)

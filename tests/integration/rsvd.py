@@ -21,6 +21,8 @@ INITIAL_INFO, SCSI, CHECK_CONNECTION, SRB_STATUS, DISK_INFO, VALIDATE = \
 
 META, PROGRESS, SET_QUERY, DELETE = 0x02002101, 0x02002002, 0x02002005, \
     0x02002006
+TRACKING_PARAMETERS, TRACKING_START, TRACKING_STOP, CHANGES, SAFE_SIZE = \
+    0x02002008, 0x02002009, 0x0200200A, 0x0200200C, 0x0200200D
 RESIZE, SNAPSHOT, OPTIMIZE, EXTRACT, CONVERT, APPLY = range(6)
 VM, CDP, WRITEABLE = 1, 3, 4
 INIT, BLOCK, SWITCH, UNBLOCK, FINAL = range(1, 6)
@@ -227,6 +229,65 @@ class Disk(smb2.File):
     def query(self, kind, snapshot_kind=0, ident=None, max_out=4096):
         return self.tunnel(SET_QUERY, struct.pack('<II', kind, snapshot_kind) +
                            (ident or uuid.UUID(int=0)).bytes_le, max_out)
+
+    # ---- change tracking
+
+    def tracking_start(self, name='', append=0, offset=56, reserved=0):
+        text = (name + '\0').encode('utf-16-le') if name else b''
+        smb, status, body = self.tunnel(TRACKING_START, bytes(16) +
+                                        struct.pack('<II16sQII', offset,
+                                                    len(text), bytes(16), 0,
+                                                    append, reserved) + text)
+        assert smb == 0 and body == b'', (hex(smb), body)
+        return status
+
+    def tracking_stop(self):
+        """(header status, ChangeTrackingStatus)"""
+        smb, status, body = self.tunnel(TRACKING_STOP)
+        assert smb == 0 and len(body) == 4, (hex(smb), body)
+        return status, struct.unpack('<I', body)[0]
+
+    def tracking(self):
+        """(ChangeTrackingStatus, LogFileSize)"""
+        smb, status, body = self.tunnel(TRACKING_PARAMETERS)
+        assert (smb, status, len(body)) == (0, 0, 16), (hex(smb), status)
+        first, size = struct.unpack('<QQ', body)
+        return first, size
+
+    def changes_page(self, target, limit, offset, length, kind=VM,
+                     max_out=65536):
+        """(header status, processed, ranges)"""
+        smb, status, body = self.tunnel(
+            CHANGES, target.bytes_le + limit.bytes_le +
+            struct.pack('<IIQQ', kind, 0, offset, length), max_out)
+        assert smb == 0, hex(smb)
+        if status:
+            return status, 0, []
+        done, count, zero = struct.unpack_from('<QII', body)
+        assert zero == 0 and len(body) == 16 + 24 * count
+        assert len(body) + 16 <= max_out
+        found = [struct.unpack_from('<QQQ', body, 16 + 24 * i)
+                 for i in range(count)]
+        assert all(r[2] == 0 for r in found)
+        return 0, done, [r[:2] for r in found]
+
+    def changes(self, target, limit, length, max_out=65536):
+        """All ranges of the disk, as a client goes on from page to page."""
+        at, found = 0, []
+        while at < length:
+            status, done, ranges = self.changes_page(
+                target, limit, at, length - at, max_out=max_out)
+            assert status == 0 and done > 0, (hex(status), done)
+            found += ranges
+            at += done
+        ends = [(0, 0)] + found
+        assert all(a[0] + a[1] <= b[0] for a, b in zip(ends, found)), found
+        return found
+
+    def safe_size(self):
+        smb, status, body = self.tunnel(SAFE_SIZE)
+        assert (smb, status, len(body)) == (0, 0, 8), (hex(smb), status)
+        return struct.unpack('<Q', body)[0]
 
     def snapshots(self):
         smb, status, body = self.query(2, VM, max_out=65536)
