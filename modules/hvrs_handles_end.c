@@ -186,7 +186,8 @@ void hvrs_handles_lost(struct smbXsrv_connection *xconn)
 
 		if (open != NULL && open->stored) {
 			open->h.leaving = true;
-			state_handles_store_index(&open->h);
+			state_handles_leave(open->h.record.id,
+					    &open->h.owner);
 		}
 	}
 }

@@ -478,6 +478,26 @@ void state_handles_store_index(const struct state_handle *h)
 	}
 }
 
+/* Of the index' own record, which may be newer than what the caller has. */
+void state_handles_leave(uint64_t id, const struct server_id *owner)
+{
+	struct db_record *lock = NULL;
+	struct state_handle *h = NULL;
+
+	if (index_db == NULL) {
+		return;
+	}
+	lock = index_lock(talloc_tos());
+	h = state_handles_fetch(talloc_tos(), id);
+	if (lock != NULL && h != NULL && h->connected &&
+	    server_id_equal(&h->owner, owner)) {
+		h->leaving = true;
+		index_put(h);
+	}
+	TALLOC_FREE(h);
+	TALLOC_FREE(lock);
+}
+
 void state_handles_drop(uint64_t id)
 {
 	struct handle_frame frame = { .kind = HANDLE_FRAME_DROP, .id = id };

@@ -67,6 +67,9 @@ int state_handles_store(struct state_handle *h,
 /* Changes of the index alone, which need not outlive smbd. */
 void state_handles_store_index(const struct state_handle *h);
 
+/* Notes that the owner of a handle is about to let it go. */
+void state_handles_leave(uint64_t id, const struct server_id *owner);
+
 /* Forgets a handle, in the log too. */
 void state_handles_drop(uint64_t id);
 

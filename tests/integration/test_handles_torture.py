@@ -192,11 +192,14 @@ class Opener(Worker):
         self.file = None
         self.closing = False
         self.round = 0
+        self.backs = []
 
     def back(self):
         if self.file is None:
             return
         status = self.client.reconnect_status(self.file)
+        self.backs.append((self.file.name, self.closing, self.test.last,
+                           smb2.status_name(status)))
         if status == OK:
             # Once more, for a File of this connection.
             self.client.drop()
@@ -236,8 +239,12 @@ class Opener(Worker):
                     # A close is not flushed: one right before a power
                     # failure is forgotten, and its file waits its time.
                     self.test.forgotten += 1
-                    assert self.test.forgotten <= 2 * self.test.powered, \
-                        str(error)
+                    assert self.test.forgotten <= 2 * self.test.powered, (
+                        str(error), self.test.last, self.test.powered,
+                        self.backs[-6:], lab.run(
+                            'hvrsctl', 'handles', '--json', '--state-dir',
+                            self.test.server.directory + '/lock',
+                            check=False)[-1500:])
                     self.round += 1
                     return
                 assert error.status == FILE_NOT_AVAILABLE and \
