@@ -28,7 +28,9 @@ struct file_store {
 	struct store_io *last;
 	unsigned in_ring;
 	int fd;
+	int lost;		/* a flush failed: it stays so */
 	bool has_ring;
+	bool dead_ring;		/* it takes nothing more */
 	bool kicked;
 };
 
@@ -98,7 +100,12 @@ static int file_write(struct store *store, const void *buffer, size_t length,
 
 static int file_flush(struct store *store)
 {
-	return fdatasync(of(store)->fd) == 0 ? 0 : -errno;
+	struct file_store *fs = of(store);
+
+	if (fs->lost == 0 && fdatasync(fs->fd) != 0) {
+		fs->lost = -errno;
+	}
+	return fs->lost;
 }
 
 static int file_zero(struct store *store, uint64_t offset, uint64_t length)
@@ -262,11 +269,19 @@ static bool complete(struct file_store *fs, struct store_io *io, int res,
 		*_result = store_zero(&fs->store, io->offset, io->length);
 		return true;
 	}
+	if (io->op == STORE_FLUSH) {
+		if (res < 0 && fs->lost == 0) {
+			/* Told once by the kernel; what it lost stays lost. */
+			fs->lost = res;
+		}
+		*_result = fs->lost;
+		return true;
+	}
 	if (res < 0) {
 		*_result = res;
 		return true;
 	}
-	if (io->op == STORE_FLUSH || io->op == STORE_ZERO) {
+	if (io->op == STORE_ZERO) {
 		return true;
 	}
 	io->at += (unsigned)res;
@@ -312,6 +327,30 @@ static void reap(struct file_store *fs)
 	}
 }
 
+/*
+ * Hands the ring to the kernel.  Short of something (-EAGAIN, -EBUSY, -EINTR)
+ * the kernel takes the rest another time.  After any other error it would never
+ * take them: those requests, and all that follow, run as system calls.
+ */
+static void submit_ring(struct file_store *fs)
+{
+	struct io_uring_sq *sq = &fs->ring.sq;
+	int ret = io_uring_submit(&fs->ring);
+	unsigned head = 0;
+
+	if (ret >= 0 || ret == -EAGAIN || ret == -EBUSY || ret == -EINTR) {
+		return;
+	}
+	fs->dead_ring = true;
+	for (head = __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
+	     head != sq->sqe_tail; head++) {
+		struct io_uring_sqe *sqe = &sq->sqes[head & *sq->kring_mask];
+
+		queue_add(fs, (struct store_io *)(uintptr_t)sqe->user_data);
+		fs->in_ring--;
+	}
+}
+
 static void start_ring(struct file_store *fs)
 {
 	unsigned started = 0;
@@ -328,9 +367,9 @@ static void start_ring(struct file_store *fs)
 	}
 	if (started > 0) {
 		/* What the kernel does not take now, the next turn offers. */
-		(void)io_uring_submit(&fs->ring);
+		submit_ring(fs);
 	}
-	if (io_uring_sq_ready(&fs->ring) > 0) {
+	if (fs->dead_ring || io_uring_sq_ready(&fs->ring) > 0) {
 		file_kick(fs);
 	}
 }
@@ -358,12 +397,13 @@ static void on_kick(struct tevent_context *ev, struct tevent_immediate *im,
 	(void)ev;
 	(void)im;
 	fs->kicked = false;
-	if (!fs->has_ring) {
+	if (fs->has_ring && !fs->dead_ring &&
+	    io_uring_sq_ready(&fs->ring) > 0) {
+		submit_ring(fs);
+	}
+	if (!fs->has_ring || fs->dead_ring) {
 		start_plain(fs);
 		return;
-	}
-	if (io_uring_sq_ready(&fs->ring) > 0) {
-		(void)io_uring_submit(&fs->ring);
 	}
 	start_ring(fs);
 	/* What the page cache answered is here already. */

@@ -328,5 +328,9 @@ int vhdx_commit_wait(struct vhdx *disk)
 		vhdx_page_unpin(c->pages[i]);
 	}
 	c->count = 0;
+	if (ret != 0) {
+		/* The pages are clean now, yet not in the file. */
+		disk->broken = ret;
+	}
 	return ret;
 }

@@ -33,6 +33,13 @@ static void on_flushed(struct store_io *io, int result)
 {
 	struct vhdx_request *r = io->private_data;
 
+	if (result != 0) {
+		/*
+		 * The kernel tells this once and drops what it could not
+		 * write: the next flush would falsely succeed.
+		 */
+		r->disk->broken = result;
+	}
 	request_done(r, result);
 }
 

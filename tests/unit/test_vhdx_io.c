@@ -228,6 +228,40 @@ static void test_first_write_changes_both_session_guids(void **state)
 	assert_int_equal(vhdx_close(disk), 0);
 }
 
+static void test_a_failed_flush_is_never_followed_by_a_good_one(void **state)
+{
+	struct fixture *f = *state;
+	struct model *m = model_new(f->mem_ctx, 16 * MIB);
+	struct vhdx *disk = NULL;
+
+	create(f, VHDX_DYNAMIC, 16 * MIB, 1 * MIB, 512);
+	disk = model_open(f->mem_ctx, f->ms, true);
+	model_put(m, disk, f->ev, 0, 4096, 1);
+	assert_int_equal(vhdx_flush(disk, f->ev), 0);
+	/* In place: no table page is dirty, the flush is the store's alone. */
+	model_put(m, disk, f->ev, 0, 4096, 2);
+	mem_store_fail(f->ms, 1, -EIO);
+	assert_int_equal(vhdx_flush(disk, f->ev), -EIO);
+	assert_int_equal(vhdx_flush(disk, f->ev), -EIO);
+	assert_int_equal(vhdx_close(disk), -EIO);
+}
+
+static void test_a_failed_commit_stays_failed(void **state)
+{
+	struct fixture *f = *state;
+	struct model *m = model_new(f->mem_ctx, 16 * MIB);
+	struct vhdx *disk = NULL;
+
+	create(f, VHDX_DYNAMIC, 16 * MIB, 1 * MIB, 512);
+	disk = model_open(f->mem_ctx, f->ms, true);
+	model_put(m, disk, f->ev, 0, 4096, 1);
+	/* A resize commits the dirty page by itself, and its flush fails. */
+	mem_store_fail(f->ms, 1, -EIO);
+	assert_int_equal(vhdx_resize(disk, 17 * MIB, false), -EIO);
+	assert_int_equal(vhdx_flush(disk, f->ev), -EIO);
+	assert_int_equal(vhdx_close(disk), -EIO);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -241,6 +275,8 @@ int main(void)
 		T(test_unmapped_blocks_read_zero_and_free_space),
 		T(test_opening_and_reading_changes_no_byte),
 		T(test_first_write_changes_both_session_guids),
+		T(test_a_failed_flush_is_never_followed_by_a_good_one),
+		T(test_a_failed_commit_stays_failed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
