@@ -1,6 +1,7 @@
 """The tests of Microsoft's suite for version 2, restated: what each of them
 sends and what it asserts, and the content that belongs to it."""
 
+import os
 import struct
 import time
 import unittest
@@ -115,6 +116,63 @@ class Microsoft(rsvd.Case):
     def test_optimize(self):
         disk = self.opened()
         self.expect(0, disk.meta(rsvd.OPTIMIZE, bytes(4)))
+
+    def convert(self, disk, name):
+        return disk.meta(rsvd.CONVERT, rsvd.name_data(name))
+
+    def test_convert_a_disk_to_a_set(self):
+        name = 'ConvertedSharedVHDSName.vhds'
+        disk, other = self.disk(version=2), self.other(version=2)
+        self.expect(0, disk.write_status(0, lab.pattern(4096, 3)))
+        self.expect(0, self.convert(disk, name))
+        self.assertFalse(os.path.exists(self.path('disk.vhdx')))
+        # Both go on with what they have open.
+        self.assertEqual((0, lab.pattern(4096, 3)), other.read_status(0, 4096))
+        self.expect(0, other.write_status(8 * lab.MIB, lab.pattern(4096, 4)))
+        self.assertEqual((0, lab.pattern(4096, 4)),
+                         disk.read_status(8 * lab.MIB, 4096))
+        disk.close()
+        other.close()
+        disk = self.opened('t/' + name)
+        smb, status, body = disk.tunnel(rsvd.DISK_INFO, bytes(56))
+        self.assertEqual((0, 0, 4), (smb, status,
+                                     struct.unpack_from('<I', body, 4)[0]))
+        self.assertEqual((0, lab.pattern(4096, 3)), disk.read_status(0, 4096))
+        self.assertEqual((0, lab.pattern(4096, 4)),
+                         disk.read_status(8 * lab.MIB, 4096))
+        ident = disk.snapshot()
+        self.expect(0, disk.write_status(0, lab.pattern(4096, 5)))
+        self.assertEqual((0, lab.pattern(4096, 3)),
+                         self.at('t/' + name, ident).read_status(0, 4096))
+
+    def test_convert_refuses_names_that_are_taken_or_none(self):
+        disk = self.disk(version=2)
+        before = sorted(os.listdir(self.path('')))
+        self.expect(0xC0000035, self.convert(disk, 'rsvd.vhds'))
+        self.expect(0xC000000D, self.convert(disk, 'a\\b.vhds'))
+        self.expect(0xC000000D, self.convert(disk, 'b.vhdx'))
+        with open(self.path('junk.vhds'), 'wb') as file:
+            file.write(b'what somebody wrote')
+        self.expect(0xC0000035, self.convert(disk, 'junk.vhds'))
+        self.assertEqual(sorted(before + ['junk.vhds']),
+                         sorted(os.listdir(self.path(''))))
+
+    def test_convert_again_after_a_crash_before_its_commit(self):
+        disk = self.disk(version=2)
+        self.expect(0, disk.write_status(0, lab.pattern(4096, 3)))
+        self.expect(0, self.convert(disk, 'new.vhds'))
+        disk.close()
+        leaf, = [n for n in os.listdir(self.path(''))
+                 if n.startswith('new_') and n.endswith('.avhdx')]
+        # What a kill leaves between the set and the disk's new name.
+        os.rename(self.path(leaf), self.path('disk.vhdx'))
+        self.refused(0xC05CFF0C, 't/new.vhds', version=2)
+        disk = self.disk(version=2)
+        self.assertEqual((0, lab.pattern(4096, 3)), disk.read_status(0, 4096))
+        self.expect(0, self.convert(disk, 'new.vhds'))
+        disk.close()
+        self.assertEqual((0, lab.pattern(4096, 3)),
+                         self.opened('t/new.vhds').read_status(0, 4096))
 
     def test_query_support(self):
         self.assertEqual((0, struct.pack('<II', 7, 3)),
