@@ -272,6 +272,44 @@ static const struct feature features[] = {
 	  "core hooks are off, or the store of handles cannot be used" },
 };
 
+/*
+ * What keeps state that only one machine has: the index of handles, the
+ * descriptor behind a token, the fence of a shared disk, the words of time of
+ * the limits.  Through another node it would be wrong without a word.
+ */
+static const enum option_id one_machine[] = {
+	OPTION_PERSISTENT, OPTION_RESILIENT, OPTION_OFFLOAD,
+	OPTION_SHARED_DISKS, OPTION_STORAGE_QOS, OPTION_QOS_ENFORCE,
+	OPTION_REMOTE_VSS,
+};
+
+static void refuse_on_cluster(struct hvrs_share *share)
+{
+	char *list = talloc_strdup(talloc_tos(), "");
+	size_t i = 0;
+
+	if (!lp_clustering()) {
+		return;
+	}
+	for (i = 0; i < ARRAY_SIZE(one_machine); i++) {
+		enum option_id id = one_machine[i];
+
+		if (share->asked[id] != OPTION_NO && list != NULL) {
+			list = talloc_asprintf_append(
+				list, "%s%s", list[0] != '\0' ? ", " : "",
+				option_row_get(id)->name);
+		}
+		share->asked[id] = OPTION_NO;
+		share->on[id] = false;
+	}
+	if (list == NULL || list[0] != '\0') {
+		DBG_ERR("hvrs: share %s: clustering = yes: off, because it "
+			"works on a single machine only: %s\n", share->name,
+			list != NULL ? list : "much");
+	}
+	TALLOC_FREE(list);
+}
+
 static void resolve(struct hvrs_share *share, int snum)
 {
 	size_t i = 0;
@@ -392,6 +430,7 @@ struct hvrs_share *hvrs_share_create(TALLOC_CTX *mem_ctx,
 		return NULL;
 	}
 	hvrs_probe(conn->connectpath, &share->probe);
+	refuse_on_cluster(share);
 	resolve(share, SNUM(conn));
 	if (CHECK_DEBUGLVL(DBGLVL_INFO)) {
 		log_features(share);

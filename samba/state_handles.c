@@ -906,6 +906,10 @@ bool state_handles_init(void)
 		return index_db != NULL;
 	}
 	index_tried = true;
+	/* The index and the flushes know the processes of one machine. */
+	if (lp_clustering()) {
+		return false;
+	}
 	text = lp_parm_const_string(
 		GLOBAL_SECTION_SNUM, "hvrs",
 		option_row_get(OPTION_HANDLE_SYNC)->name, "yes");

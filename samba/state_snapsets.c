@@ -18,6 +18,14 @@ struct state_snapsets *state_snapsets_open(TALLOC_CTX *mem_ctx)
 						   struct state_snapsets);
 	char *path = NULL;
 
+	/* Writers on other nodes would not stand still for a snapshot. */
+	if (lp_clustering()) {
+		DBG_ERR("hvrs: fsrvp: clustering = yes: writes through other "
+			"nodes could not be frozen; remote VSS does not "
+			"start\n");
+		talloc_free(state);
+		return NULL;
+	}
 	if (state == NULL) {
 		return NULL;
 	}

@@ -41,8 +41,14 @@ static struct db_context *open_volatile(const char *name,
 
 bool state_sqos_open(void)
 {
-	char *path = state_path(talloc_tos(), POLICIES);
+	char *path = NULL;
 
+	if (lp_clustering()) {
+		DBG_ERR("hvrs: storage QoS: clustering = yes: flows and "
+			"limits would hold on one node only; it stays off\n");
+		return false;
+	}
+	path = state_path(talloc_tos(), POLICIES);
 	if (path != NULL && policies == NULL) {
 		policies = db_open(NULL, path, 0, TDB_DEFAULT,
 				   O_RDWR | O_CREAT, 0600,

@@ -19,6 +19,10 @@ static struct db_context *database(void)
 	if (db != NULL) {
 		return db;
 	}
+	/* A token stands for a descriptor, which another node has not. */
+	if (lp_clustering()) {
+		return NULL;
+	}
 	path = lock_path(talloc_tos(), NAME);
 	if (path == NULL) {
 		return NULL;
