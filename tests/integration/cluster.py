@@ -71,12 +71,15 @@ class Cluster(unittest.TestCase):
 
     def test_remote_vss_does_not_start(self):
         done = subprocess.run(
-            ['rpcclient', '-U', 'hvrsadmin%hvrsadmin', ADDRESS[1], '-c',
-             'fss_is_path_sup vm'], stdout=subprocess.PIPE,
+            ['rpcclient', '-s', '/dev/null', '-U', 'hvrsadmin%hvrsadmin',
+             ADDRESS[1], '-c', 'fss_is_path_sup vm'], stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, timeout=60)
         self.assertNotEqual(0, done.returncode, done.stdout)
-        time.sleep(1)
-        self.assertIn('fsrvp: clustering = yes', log(1))
+        for _ in range(50):
+            if 'fsrvp: clustering = yes' in log(1):
+                return
+            time.sleep(0.1)
+        self.fail(done.stdout + log(1))
 
 
 if __name__ == '__main__':
