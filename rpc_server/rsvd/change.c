@@ -67,7 +67,8 @@ static NTSTATUS apply_files(struct change_state *state, uint64_t *_size)
 		*_size = disk_info.size;
 		TALLOC_FREE(disk);
 		TALLOC_FREE(store);
-		status = rsvd_changes_revert(state->open, &state->apply.id);
+		status = rsvd_changes_revert(state->open, &state->apply.id,
+					     leaf);
 	}
 	if (NT_STATUS_IS_OK(status) && *_size != info_size(state->open)) {
 		status = rsvd_changes_resize(state->open, *_size);

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "util/crc32c.h"
+
 #define SUFFIX ".changes"
 #define MOUNT_ID_UNIQUE 0x4000U		/* statx(2), Linux 6.8 */
 #define MOUNT_ID_AT 0x90
@@ -189,10 +191,53 @@ NTSTATUS rsvd_changes_look(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 	return NT_STATUS_OK;
 }
 
+/*
+ * The caller's bytes of the map: whether START is in force, and the leaves the
+ * set may have.  Two, as the map is written before the set.  A tool that gave
+ * the set another one while nobody looked may have changed the disk.
+ */
+#define OWN_STARTED 0
+#define OWN_LEAF 8
+
+static void leaf_put(uint8_t own[CBT_OWN_SIZE], unsigned which,
+		     const char *leaf)
+{
+	SIVAL(own, OWN_LEAF + 8 * which, crc32c(leaf, strlen(leaf)));
+	SIVAL(own, OWN_LEAF + 8 * which + 4, strlen(leaf));
+}
+
+static bool leaf_is(const struct cbt_header *h, const char *leaf)
+{
+	uint8_t own[CBT_OWN_SIZE] = {};
+
+	leaf_put(own, 0, leaf);
+	return memcmp(own + OWN_LEAF, h->own + OWN_LEAF, 8) == 0 ||
+		memcmp(own + OWN_LEAF, h->own + OWN_LEAF + 8, 8) == 0;
+}
+
+static int leaf_expect(struct cbt *cbt, const char *now, const char *next)
+{
+	uint8_t own[CBT_OWN_SIZE];
+
+	memcpy(own, cbt_header_get(cbt)->own, sizeof(own));
+	leaf_put(own, 0, now);
+	leaf_put(own, 1, next);
+	return cbt_own_set(cbt, own);
+}
+
 NTSTATUS rsvd_changes_open(struct rsvd_open *open, struct rsvd_image *image)
 {
-	return rsvd_changes_look(image, open, &image->changes,
-				 &image->changes_bad);
+	NTSTATUS status = rsvd_changes_look(image, open, &image->changes,
+					    &image->changes_bad);
+
+	if (image->changes != NULL &&
+	    !leaf_is(cbt_header_get(image->changes->cbt), image->file)) {
+		DBG_ERR("hvrs: shared disk %s: the set was changed without its "
+			"map of changes, which counts no more\n", open->path);
+		TALLOC_FREE(image->changes);
+		image->changes_bad = true;
+	}
+	return status;
 }
 
 /* ---- writes ---------------------------------------------------------------------- */
@@ -272,6 +317,23 @@ int rsvd_changes_note_recv(struct tevent_req *req)
 
 /* ---- while all commands are held up ------------------------------------------------ */
 
+static NTSTATUS map_fill(struct rsvd_open *open, struct store *store,
+			 uint64_t size)
+{
+	const char *leaf = open->image->file;
+	struct cbt *cbt = NULL;
+	int ret = cbt_create(store, size);
+
+	if (ret == 0) {
+		ret = cbt_open(talloc_tos(), store, NULL, false, &cbt, NULL);
+	}
+	if (ret == 0) {
+		ret = leaf_expect(cbt, leaf, leaf);
+	}
+	TALLOC_FREE(cbt);
+	return status_of(open, ret);
+}
+
 /* The header as it is now; another process may have changed it last. */
 static NTSTATUS fresh(struct rsvd_open *open, bool create)
 {
@@ -298,7 +360,7 @@ static NTSTATUS fresh(struct rsvd_open *open, bool create)
 	}
 	if (NT_STATUS_IS_OK(status)) {
 		vhdx_info_get(image->disk, &info);
-		status = status_of(open, cbt_create(store, info.size));
+		status = map_fill(open, store, info.size);
 		TALLOC_FREE(store);
 	}
 	if (NT_STATUS_IS_OK(status)) {
@@ -342,8 +404,8 @@ NTSTATUS rsvd_changes_start(struct rsvd_open *open, bool append)
 		}
 	}
 	memcpy(own, h->own, sizeof(own));
-	own[0] = 1;
-	if (ret == 0 && own[0] != h->own[0]) {
+	own[OWN_STARTED] = 1;
+	if (ret == 0 && own[OWN_STARTED] != h->own[OWN_STARTED]) {
 		ret = cbt_own_set(cbt, own);
 	}
 	return status_of(open, ret);
@@ -373,7 +435,7 @@ NTSTATUS rsvd_changes_stop(struct rsvd_open *open, uint32_t *_tracking)
 		}
 	}
 	memcpy(own, h->own, sizeof(own));
-	own[0] = 0;
+	own[OWN_STARTED] = 0;
 	if (ret == 0) {
 		ret = cbt_own_set(cbt, own);
 	}
@@ -398,7 +460,7 @@ uint32_t rsvd_changes_status(const struct rsvd_changes *changes, bool bad)
 	if (h->state == CBT_BROKEN) {
 		return RSVD_TRACKING_CHANGED_OFFLINE;
 	}
-	return h->own[0] != 0 ? 0 : RSVD_TRACKING_NOT_INITIALIZED;
+	return h->own[OWN_STARTED] != 0 ? 0 : RSVD_TRACKING_NOT_INITIALIZED;
 }
 
 uint64_t rsvd_changes_log_size(const struct rsvd_changes *changes)
@@ -436,7 +498,7 @@ static int prune(struct cbt *cbt, struct vhdset *set)
  * nobody asks for, which the next of that id takes the place of.
  */
 NTSTATUS rsvd_changes_mark(struct rsvd_open *open, struct rsvd_set *set,
-			   const struct vhdset_snapshot *s)
+			   const struct vhdset_snapshot *s, const char *leaf)
 {
 	bool tracked = (s->flags & VHDSET_TRACKED) != 0;
 	NTSTATUS status = fresh(open, tracked);
@@ -467,11 +529,15 @@ NTSTATUS rsvd_changes_mark(struct rsvd_open *open, struct rsvd_set *set,
 	    rsvd_changes_status(open->image->changes, false) == 0) {
 		ret = cbt_mark_own(cbt, &s->id, true);
 	}
+	if (ret == 0) {
+		ret = leaf_expect(cbt, open->image->file, leaf);
+	}
 	return status_of(open, ret);
 }
 
 /* Before the set goes back to a snapshot. */
-NTSTATUS rsvd_changes_revert(struct rsvd_open *open, const struct guid *id)
+NTSTATUS rsvd_changes_revert(struct rsvd_open *open, const struct guid *id,
+			     const char *leaf)
 {
 	NTSTATUS status = fresh(open, false);
 	const struct cbt_header *h = NULL;
@@ -489,6 +555,9 @@ NTSTATUS rsvd_changes_revert(struct rsvd_open *open, const struct guid *id)
 		h = cbt_header_get(cbt);
 		vhdx_info_get(open->image->disk, &info);
 		ret = cbt_note(cbt, 0, MAX(h->size, info.size));
+	}
+	if (ret == 0) {
+		ret = leaf_expect(cbt, open->image->file, leaf);
 	}
 	return status_of(open, ret);
 }

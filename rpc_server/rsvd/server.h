@@ -397,8 +397,9 @@ int rsvd_changes_note_recv(struct tevent_req *req);
 NTSTATUS rsvd_changes_start(struct rsvd_open *open, bool append);
 NTSTATUS rsvd_changes_stop(struct rsvd_open *open, uint32_t *_tracking);
 NTSTATUS rsvd_changes_mark(struct rsvd_open *open, struct rsvd_set *set,
-			   const struct vhdset_snapshot *s);
-NTSTATUS rsvd_changes_revert(struct rsvd_open *open, const struct guid *id);
+			   const struct vhdset_snapshot *s, const char *leaf);
+NTSTATUS rsvd_changes_revert(struct rsvd_open *open, const struct guid *id,
+			     const char *leaf);
 NTSTATUS rsvd_changes_resize(struct rsvd_open *open, uint64_t size);
 
 /* With RSVD_FENCE_SET held. */

@@ -194,7 +194,7 @@ static NTSTATUS switch_files(struct snapshot_state *state)
 	vhdset_info_get(set->set, &info);
 	status = rsvd_set_leaf_new(set, info.leaf, leaf);
 	if (NT_STATUS_IS_OK(status)) {
-		status = rsvd_changes_mark(state->open, set, &wanted);
+		status = rsvd_changes_mark(state->open, set, &wanted, leaf);
 	}
 	if (NT_STATUS_IS_OK(status)) {
 		int ret = vhdset_snapshot_add(set->set, &wanted, leaf);

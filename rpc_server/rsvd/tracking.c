@@ -157,6 +157,24 @@ void rsvd_tracking_stop(struct rsvd_call *call)
 
 /* ---- questions ---------------------------------------------------------------------- */
 
+/* The map as it is now; one that the image does not trust is none. */
+static NTSTATUS view(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
+		     struct rsvd_changes **_changes, bool *_bad)
+{
+	uint64_t epoch = 0;
+	NTSTATUS status = rsvd_admit_epoch(open, &epoch);
+
+	if (NT_STATUS_IS_OK(status)) {
+		status = rsvd_image_refresh(open, epoch);
+	}
+	if (NT_STATUS_IS_OK(status) && open->image->changes_bad) {
+		*_bad = true;
+		return status;
+	}
+	return NT_STATUS_IS_OK(status) ?
+		rsvd_changes_look(mem_ctx, open, _changes, _bad) : status;
+}
+
 void rsvd_tracking_parameters(struct rsvd_call *call)
 {
 	struct rsvd_changes *changes = NULL;
@@ -167,7 +185,7 @@ void rsvd_tracking_parameters(struct rsvd_call *call)
 	if (is_no_set(call)) {
 		return;
 	}
-	status = rsvd_changes_look(call->state, call->open, &changes, &bad);
+	status = view(call->state, call->open, &changes, &bad);
 	if (!NT_STATUS_IS_OK(status)) {
 		rsvd_call_status(call, status);
 		return;
@@ -242,7 +260,7 @@ void rsvd_tracking_changes(struct rsvd_call *call)
 		status = check_ids(call, &q);
 	}
 	if (NT_STATUS_IS_OK(status)) {
-		status = rsvd_changes_look(frame, call->open, &changes, &bad);
+		status = view(frame, call->open, &changes, &bad);
 	}
 	if (NT_STATUS_IS_OK(status) && changes == NULL) {
 		status = MISSING;

@@ -64,6 +64,15 @@ class Tool(rsvd.Case):
         other.close()
         self.assertEqual([], self.told())
 
+    def test_tracking(self):
+        rsvd.make_set(self.path('set.vhds'))
+        disk = self.disk('t/set.vhds', version=2)
+        self.assertIsNone(self.told()[0]['tracking'])
+        disk.snapshot()
+        self.assertEqual({'state': 'on', 'started': False, 'marks': 1},
+                         self.told()[0]['tracking'])
+        self.assertIn('changes: on, 1 marks', self.hvrsctl().stdout)
+
     def test_a_killed_smbd(self):
         disk, other = self.other(), self.disk()
         os.kill(rsvd.server_process(self.server, disk), 9)

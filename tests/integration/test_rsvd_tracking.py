@@ -207,6 +207,21 @@ class Rules(Tracked):
         self.assertEqual(([], [two]), (listed(10), listed(12)))
         self.expect(0, disk.delete(two, kind=CDP))
 
+    def test_a_tool_that_went_back_is_not_told_as_no_change(self):
+        disk = self.opened()
+        first = disk.snapshot()
+        self.put(disk, 5 * MIB, 1)
+        second = disk.snapshot()
+        disk.close()
+        lab.run('hvrs-vhd', 'snapshot', 'apply', self.path('rsvd.vhds'),
+                str(first))
+        lab.run('chown', '-R', 'hvrs:hvrs', self.path(''))
+        disk = self.opened()
+        self.assertEqual((0, bytes(512)), disk.read_status(5 * MIB, 512))
+        self.assertEqual(INCONSISTENT, disk.tracking()[0])
+        third = disk.snapshot()
+        self.expect(MISSING, disk.changes_page(third, second, 0, 1024)[0])
+
     def test_a_broken_map_stops_tracking_not_the_disk(self):
         disk = self.opened()
         first = disk.snapshot()

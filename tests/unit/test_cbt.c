@@ -102,6 +102,59 @@ static void test_a_write_between_two_marks_is_one_range(void **test)
 	assert_int_equal(0, n);
 }
 
+static void test_another_stamp_makes_all_of_a_group_changed(void **test)
+{
+	struct place *p = *test;
+	uint8_t stamp[CBT_STAMP_SIZE] = { 1 };
+	struct cbt_range r[4];
+	size_t n = 0;
+
+	assert_int_equal(0, cbt_session(p->cbt, stamp));
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_note(p->cbt, GIB, 512));
+	/* A process after a crash of smbd: the same mount */
+	talloc_free(p->cbt);
+	p->cbt = opened(p, p->store, false);
+	assert_int_equal(0, cbt_session(p->cbt, stamp));
+	mark(p->cbt, 2);
+	assert_int_equal(0, ask(p->cbt, 2, 1, 0, 64 * GIB, r, 4, &n));
+	assert_int_equal(1, n);
+	assert_int_equal(CBT_REGION, r[0].length);
+	assert_int_equal(0, cbt_note(p->cbt, GIB, 512));
+	/* After a power cut */
+	talloc_free(p->cbt);
+	stamp[0] = 2;
+	p->cbt = opened(p, p->store, false);
+	assert_int_equal(0, cbt_session(p->cbt, stamp));
+	mark(p->cbt, 3);
+	assert_int_equal(0, ask(p->cbt, 3, 2, 0, 64 * GIB, r, 4, &n));
+	assert_int_equal(1, n);
+	assert_int_equal(GIB, r[0].offset);
+	assert_int_equal(CBT_GROUP, r[0].length);
+}
+
+static void test_the_callers_bytes_and_flags_are_kept(void **test)
+{
+	struct place *p = *test;
+	uint8_t own[CBT_OWN_SIZE] = { 7, [CBT_OWN_SIZE - 1] = 9 };
+	struct guid one = id(1);
+	const struct cbt_header *h = NULL;
+
+	mark(p->cbt, 1);
+	mark(p->cbt, 2);
+	assert_int_equal(0, cbt_own_set(p->cbt, own));
+	assert_int_equal(0, cbt_mark_own(p->cbt, &one, true));
+	talloc_free(p->cbt);
+	p->cbt = opened(p, p->store, false);
+	h = cbt_header_get(p->cbt);
+	assert_memory_equal(own, h->own, sizeof(own));
+	assert_true((h->marks[0].flags & CBT_OWN) != 0);
+	assert_false((h->marks[1].flags & CBT_OWN) != 0);
+	/* It goes with its mark, not to the next. */
+	assert_int_equal(0, cbt_forget(p->cbt, &one));
+	assert_int_equal(0, h->marks[0].flags & CBT_OWN);
+}
+
 static void test_writes_before_and_after_are_not_told(void **test)
 {
 	struct place *p = *test;
@@ -516,6 +569,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_a_write_between_two_marks_is_one_range),
 		T(test_writes_before_and_after_are_not_told),
+		T(test_another_stamp_makes_all_of_a_group_changed),
+		T(test_the_callers_bytes_and_flags_are_kept),
 		T(test_a_long_answer_comes_in_pages),
 		T(test_time_not_tracked_is_no_answer),
 		T(test_a_forgotten_mark_leaves_its_changes_to_the_next),

@@ -8,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cbt/cbt.h"
 #include "hvrsctl.h"
 #include "rsvd/fence.h"
 #include "rsvd/rsvd.h"
+#include "store/store.h"
 #include "util/cursor.h"
 
 #define NAME "hvrs_rsvd_live.tdb"
@@ -106,6 +108,38 @@ static json_t *registrations(const struct scsi_pr *pr)
 	return out;
 }
 
+/* What the map of changes beside a set says; null where there is none. */
+static json_t *tracking(const char *path)
+{
+	static const char *const states[] = {
+		[CBT_OFF] = "off", [CBT_ON] = "on", [CBT_BROKEN] = "broken",
+	};
+	char *name = talloc_asprintf(NULL, "%s.changes", path);
+	const struct cbt_header *h = NULL;
+	struct store *store = NULL;
+	struct cbt *cbt = NULL;
+	json_t *out = NULL;
+	int ret = name != NULL ? file_store_open(name, NULL, AT_FDCWD, name, 0,
+						 &store) : -ENOMEM;
+
+	if (ret == 0) {
+		ret = cbt_open(name, store, NULL, false, &cbt, NULL);
+	}
+	if (ret == 0) {
+		h = cbt_header_get(cbt);
+		out = json_pack("{s:s, s:b, s:I}", "state", states[h->state],
+				"started", h->own[0] != 0,
+				"marks", (json_int_t)h->count);
+	} else if (ret == -ENOENT) {
+		out = json_null();
+	} else {
+		out = json_pack("{s:s, s:s}", "state", "not readable",
+				"error", strerror(-ret));
+	}
+	talloc_free(name);
+	return out;
+}
+
 static json_t *disk_to_json(const struct look *look,
 			    const struct rsvd_record *r, uint64_t device,
 			    uint64_t inode)
@@ -119,13 +153,14 @@ static json_t *disk_to_json(const struct look *look,
 							  device, inode));
 	}
 	guid_format(&r->disk_id, false, id);
-	return json_pack("{s:s, s:s, s:I, s:s, s:I, s:b, s:o, s:o}",
+	return json_pack("{s:s, s:s, s:I, s:s, s:I, s:b, s:o, s:o, s:o}",
 			 "path", r->path, "id", id,
 			 "size", (json_int_t)r->disk_size,
 			 "reservation", type_names[r->pr.type],
 			 "generation", (json_int_t)r->pr.generation,
 			 "kept over power loss", r->pr.persist,
 			 "registrations", registrations(&r->pr),
+			 "tracking", tracking(r->path),
 			 "opens", opens);
 }
 
@@ -191,6 +226,11 @@ static void print_disk(const json_t *disk)
 	       (long long)number_of(disk, "generation"),
 	       json_is_true(json_object_get(disk, "kept over power loss")) ?
 	       ", kept (APTPL)" : "");
+	row = json_object_get(disk, "tracking");
+	if (json_is_object(row)) {
+		printf("  changes: %s, %lld marks\n", text_of(row, "state"),
+		       (long long)number_of(row, "marks"));
+	}
 	json_array_foreach(json_object_get(disk, "opens"), i, row) {
 		printf("  open by %s, initiator %s, process %lld: %s\n"
 		       "    %lld reads (%lld KiB), %lld writes (%lld KiB)\n",
