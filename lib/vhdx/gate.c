@@ -24,6 +24,14 @@ bool vhdx_gate_enter(struct vhdx *disk, struct vhdx_wait *wait, bool change)
 	if (wait->inside || (!change && disk->data_session)) {
 		return true;
 	}
+	if (disk->share == NULL && gate->state == VHDX_GATE_SHUT &&
+	    disk->data_session) {
+		/*
+		 * A resize or a repair wrote the DataWriteGuid.  Kicking would
+		 * wake wait from in here, while its owner takes it for queued.
+		 */
+		gate->state = VHDX_GATE_OPEN;
+	}
 	if (disk->share == NULL && gate->state == VHDX_GATE_OPEN) {
 		return true;
 	}

@@ -262,6 +262,23 @@ static void test_a_failed_commit_stays_failed(void **state)
 	assert_int_equal(vhdx_close(disk), -EIO);
 }
 
+static void test_the_first_write_may_come_after_a_resize(void **state)
+{
+	struct fixture *f = *state;
+	struct model *m = model_new(f->mem_ctx, 20 * MIB);
+	struct vhdx *disk = NULL;
+
+	create(f, VHDX_DYNAMIC, 16 * MIB, 1 * MIB, 512);
+	disk = model_open(f->mem_ctx, f->ms, true);
+	assert_int_equal(vhdx_resize(disk, 20 * MIB, false), 0);
+	model_put(m, disk, f->ev, 3 * MIB - 4096, 8192, 1);
+	model_compare(m, disk, f->ev);
+	assert_int_equal(vhdx_close(disk), 0);
+	disk = model_open(f->mem_ctx, f->ms, false);
+	model_compare(m, disk, f->ev);
+	assert_int_equal(vhdx_close(disk), 0);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -277,6 +294,7 @@ int main(void)
 		T(test_first_write_changes_both_session_guids),
 		T(test_a_failed_flush_is_never_followed_by_a_good_one),
 		T(test_a_failed_commit_stays_failed),
+		T(test_the_first_write_may_come_after_a_resize),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
