@@ -269,9 +269,16 @@ static NTSTATUS delete(struct rsvd_open *open,
 	    !cdp_may_go(open, set, &d->id)) {
 		status = NT_STATUS_SHARING_VIOLATION;
 	}
+	if (NT_STATUS_IS_OK(status) && s->file[0] != '\0') {
+		status = rsvd_set_note(open, s->file);
+	}
 	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_status_of(vhdset_snapshot_remove(
 			set->set, &d->id, d->persist));
+	}
+	if (NT_STATUS_IS_OK(status)) {
+		/* Of a branch that was given up: nothing is above it. */
+		(void)rsvd_set_tidy(set);
 	}
 	if (NT_STATUS_IS_OK(status) && !d->persist) {
 		rsvd_changes_forget(open, &d->id);

@@ -117,6 +117,29 @@ class Microsoft(rsvd.Case):
         disk = self.opened()
         self.expect(0, disk.meta(rsvd.OPTIMIZE, bytes(4)))
 
+    def parts(self):
+        return sorted(n for n in os.listdir(self.path(''))
+                      if n.startswith('rsvd_'))
+
+    def test_a_file_that_nothing_needs_goes_with_its_snapshot(self):
+        disk = self.opened()
+        self.expect(0, disk.write_status(0, lab.pattern(4096, 3)))
+        first = disk.snapshot()
+        self.expect(0, disk.write_status(0, lab.pattern(4096, 4)))
+        second = disk.snapshot()
+        self.expect(0, disk.apply(first))
+        before = self.parts()
+        # The leaf is a child of the first: the second is a dead branch.
+        self.expect(0, disk.delete(second))
+        self.assertEqual(len(before) - 1, len(self.parts()))
+        # The leaf reads through this one: it stays.
+        self.expect(0, disk.delete(first))
+        self.assertEqual(len(before) - 1, len(self.parts()))
+        self.assertEqual((0, lab.pattern(4096, 3)), disk.read_status(0, 4096))
+        disk.close()
+        self.assertEqual((0, lab.pattern(4096, 3)),
+                         self.opened().read_status(0, 4096))
+
     def convert(self, disk, name):
         return disk.meta(rsvd.CONVERT, rsvd.name_data(name))
 
