@@ -135,54 +135,58 @@ static int skip(struct client *client, size_t bytes)
 	return 0;
 }
 
-int client_receive(struct client *client, struct client_reply *_reply)
+int client_next(struct client *client, struct client_reply *_reply)
 {
 	const size_t least = FRAME + HEADER + 8;
+	const uint8_t *frame = NULL;
+	const uint8_t *header = NULL;
+	struct client_reply reply = {};
+	uint32_t size = 0;
+	unsigned command = 0;
 
-	for (;;) {
-		const uint8_t *frame = NULL;
-		const uint8_t *header = NULL;
-		struct client_reply reply = {};
-		uint32_t size = 0;
-		unsigned command = 0;
-
-		if (need(client, least) != 0) {
-			return -1;
-		}
-		frame = client->in + client->at;
-		size = (uint32_t)frame[1] << 16 | (uint32_t)frame[2] << 8 |
-			frame[3];
-		header = frame + FRAME;
-		reply.status = get32(header + 8);
-		reply.id = get64(header + 24);
-		command = header[12];
-		if (get32(header) != 0x424D53FE || size < HEADER + 8) {
-			fprintf(stderr, "bench: no SMB2 message\n");
-			return -1;
-		}
-		if (command == COMMAND_READ || command == COMMAND_WRITE) {
-			reply.length = get32(header + HEADER + 4);
-		}
-		if (command == COMMAND_CREATE &&
-		    reply.status == CLIENT_SUCCESS) {
-			if (need(client, FRAME + HEADER + CREATED) != 0) {
-				return -1;
-			}
-			header = client->in + client->at + FRAME;
-			memcpy(client->ids[client->creating],
-			       header + HEADER + 64, 16);
-		}
-		if (skip(client, FRAME + size) != 0) {
-			return -1;
-		}
-		/* An oplock break or an interim answer is not what we want. */
-		if (reply.id == UINT64_MAX ||
-		    reply.status == CLIENT_PENDING) {
-			continue;
-		}
-		*_reply = reply;
-		return 0;
+	if (need(client, least) != 0) {
+		return -1;
 	}
+	frame = client->in + client->at;
+	size = (uint32_t)frame[1] << 16 | (uint32_t)frame[2] << 8 | frame[3];
+	header = frame + FRAME;
+	reply.status = get32(header + 8);
+	reply.id = get64(header + 24);
+	command = header[12];
+	if (get32(header) != 0x424D53FE || size < HEADER + 8) {
+		fprintf(stderr, "bench: no SMB2 message\n");
+		return -1;
+	}
+	if (command == COMMAND_READ || command == COMMAND_WRITE) {
+		reply.length = get32(header + HEADER + 4);
+	}
+	if (command == COMMAND_CREATE && reply.status == CLIENT_SUCCESS) {
+		if (need(client, FRAME + HEADER + CREATED) != 0) {
+			return -1;
+		}
+		header = client->in + client->at + FRAME;
+		memcpy(client->ids[client->creating], header + HEADER + 64,
+		       16);
+	}
+	if (skip(client, FRAME + size) != 0) {
+		return -1;
+	}
+	/* An oplock break is not what anybody wants. */
+	if (reply.id == UINT64_MAX) {
+		reply.status = CLIENT_PENDING;
+	}
+	*_reply = reply;
+	return 0;
+}
+
+int client_receive(struct client *client, struct client_reply *_reply)
+{
+	do {
+		if (client_next(client, _reply) != 0) {
+			return -1;
+		}
+	} while (_reply->status == CLIENT_PENDING);
+	return 0;
 }
 
 /* ---- sending ------------------------------------------------------------------- */

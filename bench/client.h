@@ -82,6 +82,12 @@ const uint8_t *client_file_id(const struct client *client, size_t file);
 /* A request that asks for eight bytes about a file: the bare round trip. */
 int client_query(struct client *client, size_t file, uint64_t *_id);
 
+/*
+ * Waits for the next message, which may be no final reply: then its status is
+ * CLIENT_PENDING.  0 or -1.
+ */
+int client_next(struct client *client, struct client_reply *_reply);
+
 /* Waits for the next reply that is final.  0 or -1. */
 int client_receive(struct client *client, struct client_reply *_reply);
 

@@ -32,7 +32,7 @@ def in_pairs(values):
 class Figure:
     """One row of the table.  "value" and "yardstick" are numbers of "unit";
     "ratios" holds one ratio for each round; "target" is (">=", 0.98),
-    ("<=", 1.2) or None for a row that is only told."""
+    ("<=", 1.2), ("in", (0.98, 1.01)) or None for a row that is only told."""
 
     def __init__(self, group, name, unit, value, yardstick, ratios, target,
                  note=''):
@@ -52,7 +52,10 @@ class Figure:
         if self.target is None:
             return ''
         sense, wanted = self.target
-        if sense == '>=':
+        if sense == 'in':
+            met = wanted[0] <= self.ratio <= wanted[1]
+            possible = wanted[0] <= self.high and self.low <= wanted[1]
+        elif sense == '>=':
             met, possible = self.ratio >= wanted, self.high >= wanted
         else:
             met, possible = self.ratio <= wanted, self.low <= wanted
@@ -64,9 +67,15 @@ class Figure:
             'value': self.value, 'yardstick': self.yardstick,
             'ratio': self.ratio, 'low': self.low, 'high': self.high,
             'rounds': self.rounds,
-            'target': '%s %s' % self.target if self.target else None,
+            'target': wanted(self.target) if self.target else None,
             'verdict': self.verdict() or None, 'note': self.note,
         }
+
+
+def wanted(target):
+    """A target as people read it."""
+    sense, value = target
+    return '%s..%s' % value if sense == 'in' else '%s %s' % target
 
 
 def number(value, unit):
@@ -89,14 +98,14 @@ def table(figures):
         if figure.group != group:
             group = figure.group
             lines += ['', group['title'],
-                      '  %-37s %12s %12s %6s  %-7s %-7s %s'
+                      '  %-37s %12s %12s %6s  %-10s %-7s %s'
                       % ('', group['value'], group['yardstick'], 'ratio',
                          'target', '', 'spread')]
         lines.append(
-            '  %-37s %12s %12s %6.3f  %-7s %-7s %.3f..%.3f of %d%s'
+            '  %-37s %12s %12s %6.3f  %-10s %-7s %.3f..%.3f of %d%s'
             % (figure.name, number(figure.value, figure.unit),
                number(figure.yardstick, figure.unit), figure.ratio,
-               '%s %s' % figure.target if figure.target else '-',
+               wanted(figure.target) if figure.target else '-',
                figure.verdict(), figure.low, figure.high, figure.rounds,
                '  ' + figure.note if figure.note else ''))
     return lines

@@ -155,6 +155,7 @@ static const struct {
 	{ "ranges", ranges_measure, 1 },
 	{ "beside", beside_measure, 1 },
 	{ "shared", shared_measure, 2 },
+	{ "qos", qos_measure, 1 },
 };
 
 static const char usage[] =
@@ -169,13 +170,16 @@ static const char usage[] =
 	"  shared   a shared disk on the first share beside a file on the second\n"
 	"           (--image of the disk, --clients, --operation read, write,\n"
 	"           reserve, register, open; else as io)\n"
+	"  qos      what the server makes of storage QoS (--operation limit,\n"
+	"           minimum, latency, control; --policy, --limit, --clients,\n"
+	"           --depth, --seconds, --rounds; --extents: flows)\n"
 	"\n"
 	"  --port N --user NAME --password TEXT   of the server on 127.0.0.1\n";
 
 enum {
 	ARG_PORT = 1, ARG_USER, ARG_PASSWORD, ARG_OPERATION, ARG_RANDOM,
 	ARG_SIZE, ARG_DEPTH, ARG_SECONDS, ARG_ROUNDS, ARG_LENGTH, ARG_EXTENTS,
-	ARG_IMAGE, ARG_CLIENTS, ARG_HELP,
+	ARG_IMAGE, ARG_CLIENTS, ARG_POLICY, ARG_LIMIT, ARG_HELP,
 };
 
 static const struct option arguments[] = {
@@ -192,6 +196,8 @@ static const struct option arguments[] = {
 	{ "extents", required_argument, NULL, ARG_EXTENTS },
 	{ "image", required_argument, NULL, ARG_IMAGE },
 	{ "clients", required_argument, NULL, ARG_CLIENTS },
+	{ "policy", required_argument, NULL, ARG_POLICY },
+	{ "limit", required_argument, NULL, ARG_LIMIT },
 	{ "help", no_argument, NULL, ARG_HELP },
 	{}
 };
@@ -204,6 +210,10 @@ static int take_argument(struct load_options *options, int which)
 	case ARG_PASSWORD: options->password = optarg; return 0;
 	case ARG_OPERATION: options->operation = optarg; return 0;
 	case ARG_IMAGE: options->image = optarg; return 0;
+	case ARG_POLICY: options->policy = optarg; return 0;
+	case ARG_LIMIT:
+		options->limit = strtoull(optarg, NULL, 10);
+		return 0;
 	case ARG_CLIENTS:
 		options->clients = (uint32_t)strtoul(optarg, NULL, 10);
 		return 0;

@@ -36,6 +36,8 @@ struct load_options {
 	uint32_t extents;
 	const char *image;	/* of a shared disk */
 	uint32_t clients;
+	const char *policy;	/* of storage QoS, and a limit in requests */
+	uint64_t limit;
 	struct target targets[TARGETS_MAX];
 	size_t count;
 };
@@ -45,6 +47,7 @@ int io_measure(const struct load_options *options);
 int ranges_measure(const struct load_options *options);
 int beside_measure(const struct load_options *options);
 int shared_measure(const struct load_options *options);
+int qos_measure(const struct load_options *options);
 
 /* Nanoseconds of a clock that never goes back. */
 uint64_t load_now(void);

@@ -25,9 +25,10 @@ text { font-family: "DejaVu Sans", Verdana, Arial, sans-serif; fill: #26303c; }
 class Scale:
     """From a ratio to a place; logarithmic where ratios differ by far."""
 
-    def __init__(self, figures, target):
-        values = [v for f in figures for v in (f.low, f.high, f.ratio)]
-        low, high = min(values + [target]), max(values + [target])
+    def __init__(self, figures, targets):
+        values = targets + [v for f in figures
+                            for v in (f.low, f.high, f.ratio)]
+        low, high = min(values), max(values)
         self.log = high / low > 8
         if self.log:
             self.low, self.high = low / 1.6, high * 1.6
@@ -90,7 +91,8 @@ def panel(figures, y):
     group = figures[0].group
     targets = [f.target for f in figures if f.target]
     sense, wanted = targets[0] if targets else ('', 1)
-    scale = Scale(figures, wanted)
+    low, high = wanted if sense == 'in' else (wanted, wanted)
+    scale = Scale(figures, [low, high])
     top = y + 44
     bottom = top + ROW * len(figures)
     out = [text(28, y + 14, 'group', group['title']),
@@ -105,23 +107,61 @@ def panel(figures, y):
         x = scale.place(tick)
         out += [line(x, top, x, bottom, '#d9dee6'),
                 text(x, bottom + 15, 'tick', '%g' % round(tick, 6), 'middle')]
-    x = scale.place(wanted)
-    edge = {'>=': WIDTH - RIGHT, '<=': LEFT}.get(sense, x)
+    x = scale.place(low)
+    edge = {'>=': WIDTH - RIGHT, '<=': LEFT,
+            'in': scale.place(high)}.get(sense, x)
     out += ['<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" '
             'fill="#2a7f62" opacity="0.07"/>'
             % (min(x, edge), top, abs(edge - x), bottom - top),
             line(x, top - 4, x, bottom + 4, '#26303c', 1.3, '4 3'),
             text(x, top - 8, 'target',
-                 'target %s %g' % ({'>=': '\u2265', '<=': '\u2264'}
-                                   [sense], wanted) if sense else '',
+                 {'>=': 'target \u2265 %g' % low, '<=': 'target \u2264 %g' % low,
+                  'in': 'target %g to %g' % (low, high), '': ''}[sense],
                  'middle')]
     for index, figure in enumerate(figures):
         out += row(figure, scale, top + ROW * index)
     return out, bottom + 44
 
 
-def picture(figures, title, below):
-    """The whole SVG as a string."""
+CURVE_HEIGHT = 150
+CURVE_COLOURS = ('#2a7f62', '#2c5f9e', '#b8651b', '#7a3f8f')
+
+
+def curves(title, explained, lines, limit, y):
+    """Numbers over seconds, lines as {name: [number of each second]}, and
+    what they are to keep to.  The lines of the SVG and where it ends."""
+    top, bottom = y + 44, y + 44 + CURVE_HEIGHT
+    seconds = max(len(values) for values in lines.values())
+    most = 1.1 * max([limit] + [max(values) for values in lines.values()])
+
+    def at(second, value):
+        return ('%.1f,%.1f' % (
+            LEFT + (second + 0.5) / seconds * (WIDTH - LEFT - RIGHT),
+            bottom - value / most * CURVE_HEIGHT))
+
+    edge = bottom - limit / most * CURVE_HEIGHT
+    out = [text(28, y + 14, 'group', title),
+           text(28, y + 31, 'small', explained),
+           line(LEFT, bottom, WIDTH - RIGHT, bottom, '#d9dee6'),
+           line(LEFT, edge, WIDTH - RIGHT, edge, '#26303c', 1.3, '4 3'),
+           text(LEFT - 14, edge + 4, 'name', format(limit, ','), 'end'),
+           text(LEFT, bottom + 15, 'tick', '0 s', 'middle'),
+           text(WIDTH - RIGHT, bottom + 15, 'tick', '%d s' % seconds,
+                'middle')]
+    for index, (name, values) in enumerate(lines.items()):
+        colour = CURVE_COLOURS[index % len(CURVE_COLOURS)]
+        out += ['<polyline fill="none" stroke="%s" stroke-width="1.8" '
+                'points="%s"/>' % (colour, ' '.join(
+                    at(s, value) for s, value in enumerate(values))),
+                line(WIDTH - RIGHT + 14, top + 18 * index + 8,
+                     WIDTH - RIGHT + 44, top + 18 * index + 8, colour, 3),
+                text(WIDTH - RIGHT + 58, top + 18 * index + 12, 'name',
+                     name)]
+    return out, bottom + 44
+
+
+def picture(figures, title, below, graphs=()):
+    """The whole SVG as a string; graphs: what curves() takes."""
     groups = []
     for figure in figures:
         if not groups or groups[-1][0].group != figure.group:
@@ -137,6 +177,9 @@ def picture(figures, title, below):
     y = 108
     for group in groups:
         lines, y = panel(group, y)
+        body += lines
+    for graph in graphs:
+        lines, y = curves(*graph, y)
         body += lines
     return ('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" '
             'viewBox="0 0 %d %d">\n<style>%s</style>\n'

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Measures the lab's server: plain reads and writes, trim, zero and clone of
-ranges, and readers beside a long zero, each next to its yardstick.  Runs
+ranges, readers beside a long zero, and limits of storage QoS, each next to its
+yardstick.  Runs
 inside the lab ("make bench"); README.md beside tells the method."""
 
 import argparse
@@ -24,10 +25,12 @@ BESIDE_EXTENTS = 30000       # close to a second to free
 # one share in a round of reads and writes; extents of the fragmented file.
 EFFORTS = {
     'quick': {'io': 16, 'seconds': 0.08, 'ranges': 40, 'many': 2,
-              'beside': 2, 'extents': 10000},
+              'beside': 2, 'extents': 10000, 'qos': 5, 'latency': 6},
     'full': {'io': 60, 'seconds': 0.12, 'ranges': 150, 'many': 5,
-             'beside': 6, 'extents': 100000},
+             'beside': 6, 'extents': 100000, 'qos': 30, 'latency': 20},
 }
+
+PARTS = ('io', 'ranges', 'beside', 'qos')
 
 IO = {
     'title': 'Reads and writes',
@@ -49,12 +52,42 @@ BESIDE = {
 }
 
 
+QOS = {
+    'title': 'Limits of storage QoS',
+    'explained': 'normalised requests (8 KiB) a second over the limit',
+    'value': 'reached', 'yardstick': 'limit',
+}
+QOS_LEAST = {
+    'title': 'A minimum of storage QoS beside three that saturate',
+    'explained': '4 KiB writes a second, each on disk, over the minimum',
+    'value': 'reached', 'yardstick': 'minimum',
+}
+QOS_LATENCY = {
+    'title': 'Latency of a flow below its limit',
+    'explained': '4 KiB read, 99 % of them; enforced over not enforced',
+    'value': 'enforced', 'yardstick': 'not',
+}
+QOS_CONTROL = {
+    'title': 'A control request of storage QoS, with 10,000 flows',
+    'explained': "smbd's CPU time over 50 us",
+    'value': 'request', 'yardstick': 'target',
+}
+QOS_LIMIT, QOS_FLOWS = 8000, 10000
+
+
+def hvrsctl(*words):
+    done = subprocess.run(['hvrsctl', 'qos', 'policy', *words],
+                          stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.split()[-1] if done.stdout else ''
+
+
 class Bench:
     def __init__(self, options):
         self.options = options
         self.effort = EFFORTS[options.effort]
         self.figures = []
         self.raw = []
+        self.graphs = []
 
     def say(self, words):
         if sys.stderr.isatty():
@@ -179,6 +212,87 @@ class Bench:
                         'beside_p50_ns', 'beside_p99_ns', 'alone_p50_ns',
                         'alone_p99_ns'))))
 
+    # ---- storage QoS --------------------------------------------------------
+
+    def qos(self):
+        curves = {}
+        for clients in (1, 4, 16):
+            policy = hvrsctl('add', '--name', 'bench', '--max',
+                             str(QOS_LIMIT), '--aggregated')
+            name = '%d client%s' % (clients, '' if clients == 1 else 's')
+            try:
+                rounds = self.load(
+                    'limit of ' + name, 'qos', ('vmalias',),
+                    operation='limit', policy=policy, clients=clients,
+                    depth=8, seconds=self.effort['qos'])
+            finally:
+                hvrsctl('remove', policy)
+            curves[name] = [r['first'] + r['others'] for r in rounds]
+        for name, values in curves.items():
+            mean = sum(values) / len(values)
+            self.figures.append(Figure(
+                QOS, name + ', all the time', '/s', mean, QOS_LIMIT,
+                [mean / QOS_LIMIT], ('in', (0.98, 1.01))))
+        for which in (min, max):
+            for name, values in curves.items():
+                value = which(values)
+                self.figures.append(Figure(
+                    QOS, '%s, the %s second' % (
+                        name, {min: 'least', max: 'most'}[which]),
+                    '/s', value, QOS_LIMIT, [value / QOS_LIMIT],
+                    ('in', (0.95, 1.05))))
+        self.graphs.append((
+            'Limits of storage QoS, over time',
+            'normalised requests a second', curves, QOS_LIMIT))
+        self.qos_minimum()
+        self.qos_latency()
+        self.qos_control()
+
+    def qos_minimum(self):
+        # Half as much again as it gets by itself.
+        limit = 0
+        for name in ('without', 'with'):
+            rounds = self.load('minimum, ' + name, 'qos', ('vmalias',),
+                               operation='minimum', clients=4, depth=8,
+                               limit=limit, seconds=self.effort['qos'])
+            first = [r['first'] for r in rounds]
+            mean = sum(first) / len(first)
+            wanted = limit or mean * 1.5
+            self.figures.append(Figure(
+                QOS_LEAST, name + ' the minimum', '/s', mean, wanted,
+                [mean / wanted], ('>=', 0.95) if limit else None,
+                'the others %.0f/s' % (sum(r['others'] for r in rounds) /
+                                       len(rounds))))
+            limit = int(wanted)
+
+    def qos_latency(self):
+        rounds = self.load('latency below the limit', 'qos',
+                           ('vmalias', 'vm'), operation='latency',
+                           limit=1000000, seconds=0.3,
+                           rounds=self.effort['latency'])
+        for key, name in (('p50_ns', 'half'), ('p99_ns', '99 %')):
+            held, free = ([r[key] / 1e9 for r in rounds
+                           if r['share'] == share]
+                          for share in ('held', 'free'))
+            self.figures.append(Figure(
+                QOS_LATENCY, name, 's', median(held), median(free),
+                in_pairs([a / b for a, b in zip(held, free)]),
+                ('<=', 1.1)))
+
+    def qos_control(self):
+        rounds = self.load('control requests', 'qos', ('vmalias',),
+                           operation='control', extents=QOS_FLOWS,
+                           rounds=5)
+        for name, chosen in (('a flow is made', rounds[:1]),
+                             ('a flow is asked', rounds[1:])):
+            each = [r['server_cpu_ns'] / r['requests'] / 1e9 for r in chosen]
+            trip = [r['trip_cpu_ns'] / r['requests'] / 1e3
+                    for r in chosen]
+            self.figures.append(Figure(
+                QOS_CONTROL, name, 's', median(each), 50e-6,
+                [value / 50e-6 for value in each], ('<=', 1),
+                'a bare round trip takes %.0f us' % median(trip)))
+
     # ---- the whole ----------------------------------------------------------
 
     def report(self):
@@ -198,7 +312,7 @@ class Bench:
                        'raw': self.raw}, file, indent=1)
         with open(os.path.join(self.options.out, 'bench.svg'), 'w') as file:
             file.write(picture(self.figures, 'hvrs beside stock Samba',
-                               about()))
+                               about(), self.graphs))
         return verdicts.count('missed')
 
 
@@ -214,17 +328,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--effort', choices=sorted(EFFORTS), default='full')
     parser.add_argument('--only', action='append', default=[],
-                        choices=('io', 'ranges', 'beside'))
+                        choices=PARTS)
     parser.add_argument('--strict', action='store_true',
                         help='exit with 1 if a target is missed for sure')
     parser.add_argument('--port', default=os.environ.get('PORT', '1445'))
     parser.add_argument('--load', default='build/waf/trixie/bin/bench-load')
     parser.add_argument('--out', default='build/bench')
     options = parser.parse_args()
-    options.shares = {'vm': '/srv/xfs/vm', 'plain': '/srv/xfs/plain',
+    options.shares = {'vm': '/srv/xfs/vm', 'vmalias': '/srv/xfs/vm',
+                      'plain': '/srv/xfs/plain',
                       'plainsync': '/srv/xfs/plainsync'}
     bench = Bench(options)
-    for part in ('io', 'ranges', 'beside'):
+    for part in PARTS:
         if not options.only or part in options.only:
             getattr(bench, part)()
     missed = bench.report()

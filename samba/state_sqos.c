@@ -192,7 +192,8 @@ int state_sqos_group_store(struct state_sqos_lock *lock,
 struct sweep {
 	struct db_context *db;
 	uint64_t now;
-	size_t live;
+	const char *owner;
+	struct state_sqos_count live;
 	uint8_t keys[SWEEP_AT_ONCE][KEY_MAX];
 	size_t lengths[SWEEP_AT_ONCE];
 	size_t count;
@@ -209,7 +210,8 @@ static bool is_over(struct sweep *sweep, TDB_DATA key, TDB_DATA value)
 		    sweep->now > flow.seen_ms + SQOS_FLOW_LIFE_MS) {
 			return true;
 		}
-		sweep->live++;
+		sweep->live.all++;
+		sweep->live.own += strcmp(flow.owner, sweep->owner) == 0;
 		return false;
 	}
 	if (sqos_group_decode(value.dptr, value.dsize, &sweep->group) != 0) {
@@ -246,7 +248,7 @@ static void sweep_one(struct sweep *sweep, struct db_context *db)
 
 	sweep->db = db;
 	do {
-		sweep->live = 0;
+		sweep->live = (struct state_sqos_count){};
 		sweep->count = 0;
 		dbwrap_traverse_read(db, look, sweep, NULL);
 		for (i = 0; i < sweep->count; i++) {
@@ -256,15 +258,16 @@ static void sweep_one(struct sweep *sweep, struct db_context *db)
 	} while (sweep->count == SWEEP_AT_ONCE);
 }
 
-size_t state_sqos_sweep(uint64_t now_ms)
+struct state_sqos_count state_sqos_sweep(uint64_t now_ms, const char *owner)
 {
 	struct sweep *sweep = talloc_zero(talloc_tos(), struct sweep);
-	size_t live = 0;
+	struct state_sqos_count live = {};
 
 	if (sweep == NULL) {
-		return 0;
+		return live;
 	}
 	sweep->now = now_ms;
+	sweep->owner = owner;
 	sweep_one(sweep, groups);
 	sweep_one(sweep, flows);
 	live = sweep->live;

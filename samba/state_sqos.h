@@ -36,7 +36,12 @@ struct state_sqos_lock *state_sqos_group_lock(TALLOC_CTX *mem_ctx,
 int state_sqos_group_store(struct state_sqos_lock *lock,
 			   const struct sqos_group *group);
 
-/* Removes what nobody asked about for long; the flows that are left. */
-size_t state_sqos_sweep(uint64_t now_ms);
+/* Flows: in all, and of one owner. */
+struct state_sqos_count {
+	size_t all, own;
+};
+
+/* Removes what nobody asked about for long; tells what flows are left. */
+struct state_sqos_count state_sqos_sweep(uint64_t now_ms, const char *owner);
 
 #endif

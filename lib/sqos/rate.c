@@ -19,6 +19,12 @@
 /* All others together are never held to less, io a second. */
 #define HELD_LEAST 64
 
+/*
+ * The limit is the group's; a flow's share of it is for fairness, and only in
+ * the mean: else the group loses what one flow has taken and cannot use yet.
+ */
+#define SHARE_BURST_NS	SECOND
+
 struct slot {
 	_Atomic uint32_t state;	/* odd: being taken; else its generation */
 	uint8_t key[SQOS_RATE_KEY];
@@ -253,9 +259,9 @@ static uint64_t price(uint64_t count, uint64_t rate)
 }
 
 /* Who was idle has a burst to take at once, no more. */
-static uint64_t due_from(uint64_t due, uint64_t now)
+static uint64_t due_from(uint64_t due, uint64_t now, uint64_t burst)
 {
-	uint64_t least = now > SQOS_BURST_NS ? now - SQOS_BURST_NS : 0;
+	uint64_t least = now > burst ? now - burst : 0;
 
 	return due > least ? due : least;
 }
@@ -269,7 +275,7 @@ static uint64_t due_after(uint64_t from, uint64_t cost)
 
 /* Takes from one limit; for how long that is too early. */
 static uint64_t take(_Atomic uint64_t *rate, _Atomic uint64_t *due,
-		     uint64_t count, uint64_t now)
+		     uint64_t count, uint64_t now, uint64_t burst)
 {
 	uint64_t most = atomic_load_explicit(rate, memory_order_relaxed);
 	uint64_t seen = atomic_load_explicit(due, memory_order_relaxed);
@@ -279,7 +285,7 @@ static uint64_t take(_Atomic uint64_t *rate, _Atomic uint64_t *due,
 		return 0;
 	}
 	do {
-		from = due_from(seen, now);
+		from = due_from(seen, now, burst);
 	} while (!atomic_compare_exchange_weak(
 		due, &seen, due_after(from, price(count, most))));
 	return from > now ? from - now : 0;
@@ -302,7 +308,7 @@ static bool take_least(struct slot *slot, uint64_t count, uint64_t now,
 		return false;
 	}
 	do {
-		from = due_from(seen, now);
+		from = due_from(seen, now, SQOS_BURST_NS);
 		wait = from > now ? from - now : 0;
 		if (wait > *_wait) {
 			return false;
@@ -337,19 +343,23 @@ uint64_t sqos_rates_charge(struct sqos_rates *rates,
 	uint64_t held = sqos_rates_held(rates, now);
 	struct head *head = rates->head;
 	uint64_t shared = 0;
+	uint64_t burst = SQOS_BURST_NS;
 	uint64_t turn = 0;
 	uint64_t own = 0;
 
 	if (group != NULL) {
-		shared = take(&group->io, &group->io_due, io, now);
+		shared = take(&group->io, &group->io_due, io, now, burst);
 		shared = longer(shared, take(&group->kb, &group->kb_due, kb,
-					     now));
+					     now, burst));
+		burst = SHARE_BURST_NS;
 	}
 	if (flow != NULL) {
-		own = take(&flow->io, &flow->io_due, io, now);
-		own = longer(own, take(&flow->kb, &flow->kb_due, kb, now));
+		own = take(&flow->io, &flow->io_due, io, now, burst);
+		own = longer(own, take(&flow->kb, &flow->kb_due, kb, now,
+				       burst));
 	}
-	turn = held != 0 ? due_from(atomic_load(&head->held_due), now) : 0;
+	turn = held != 0 ? due_from(atomic_load(&head->held_due), now,
+				   SQOS_BURST_NS) : 0;
 	turn = longer(shared, turn > now ? turn - now : 0);
 	if (flow != NULL && take_least(flow, io, now, &turn)) {
 		return longer(own, turn);
@@ -357,7 +367,7 @@ uint64_t sqos_rates_charge(struct sqos_rates *rates,
 	atomic_fetch_add_explicit(&head->others, io, memory_order_relaxed);
 	if (held != 0) {
 		shared = longer(shared, take(&head->held, &head->held_due, io,
-					     now));
+					     now, SQOS_BURST_NS));
 	}
 	return longer(own, shared);
 }

@@ -17,7 +17,7 @@
 
 #define SQOS_RATE_KEY 33
 /* What may be taken at once by who has waited. */
-#define SQOS_BURST_NS UINT64_C(50000000)
+#define SQOS_BURST_NS UINT64_C(30000000)
 /* How often it is looked whether flows get their minimum. */
 #define SQOS_LOOK_NS UINT64_C(200000000)
 

@@ -16,15 +16,17 @@
 
 #define FSCTL_CONTROL	0x00090350u
 
-/* Flows in all, and attached opens of one client's process. */
+/* Flows in all, and of one user; attached opens of one client's process. */
 #define FLOWS_MAX	65536
+#define OWN_FLOWS_MAX	32768
 #define OPENS_MAX	4096
 
 /* No user's name: whose flow it is that the server made. */
 #define SERVER		"server"
 
-/* So many new flows, and those nobody wants any more are swept. */
-#define SWEEP_EVERY	64
+/* So many new flows at least, and those nobody wants any more are swept. */
+#define COUNT_AGAIN	64
+#define FULL_FOR_MS	1000
 
 const struct tunnel_server *hvrs_tunnel_server(void);
 
@@ -157,22 +159,49 @@ static int check_owner(const struct files_struct *fsp,
 	return -EACCES;
 }
 
+/*
+ * Counting all flows takes the longer the more there are, and is done the more
+ * rarely.  Where there is no room nothing is counted for a second.
+ */
+static bool is_room(const char *owner)
+{
+	static uint32_t left;
+	static uint64_t full_until_ms;
+	uint64_t now = now_ms();
+	struct state_sqos_count live = {};
+
+	if (left > 0) {
+		left--;
+		return true;
+	}
+	if (now < full_until_ms && full_until_ms - now <= FULL_FOR_MS) {
+		return false;
+	}
+	live = state_sqos_sweep(now, owner);
+	if (live.all < FLOWS_MAX && live.own < OWN_FLOWS_MAX) {
+		left = (uint32_t)MIN(live.all, FLOWS_MAX - live.all) / 16 +
+			COUNT_AGAIN;
+		return true;
+	}
+	full_until_ms = now + FULL_FOR_MS;
+	DBG_ERR("hvrs: storage QoS: there are %zu flows, %zu of them of user "
+		"%s; of %u, and %u of one user, no more are made\n",
+		live.all, live.own, owner, FLOWS_MAX, OWN_FLOWS_MAX);
+	return false;
+}
+
 static int new_flow(const struct files_struct *fsp, const struct guid *id,
 		    struct sqos_flow *flow)
 {
-	static unsigned made;
 	struct dom_sid_buf sid;
+	const char *user = dom_sid_str_buf(
+		&fsp->conn->session_info->security_token->sids[0], &sid);
 
-	if (made++ % SWEEP_EVERY == 0 &&
-	    state_sqos_sweep(now_ms()) >= FLOWS_MAX) {
-		DBG_ERR("hvrs: storage QoS: there are %u flows; no more are "
-			"made\n", FLOWS_MAX);
+	if (!is_room(user)) {
 		return -ENOMEM;
 	}
 	flow->id = *id;
-	strlcpy(flow->owner, dom_sid_str_buf(
-		&fsp->conn->session_info->security_token->sids[0], &sid),
-		sizeof(flow->owner));
+	strlcpy(flow->owner, user, sizeof(flow->owner));
 	return 0;
 }
 
@@ -440,7 +469,10 @@ static struct attached *attach_ours(const struct files_struct *fsp,
 	return find(fsp);
 }
 
-/* Once a second: what the flow is allowed now, and what it did, of ours. */
+/*
+ * Once a second: what the flow is allowed now.  What it did counts here where
+ * its client does not tell; only clients know of latencies.
+ */
 static void look_again(struct files_struct *fsp, struct attached *one)
 {
 	struct state_sqos_lock *lock = NULL;
@@ -458,11 +490,13 @@ static void look_again(struct files_struct *fsp, struct attached *one)
 	if (!found) {
 		flow = one->last;
 	}
-	if (one->ours) {
+	if (flow.total.latency == 0) {
 		sqos_flow_count(&flow, &one->since, now);
-		one->since = (struct sqos_request) {};
-		flow.seen_ms = now;
 		sqos_flow_rate(&flow, now);
+	}
+	one->since = (struct sqos_request) {};
+	flow.seen_ms = now;
+	if (one->ours) {
 		snprintf(flow.file, sizeof(flow.file), "%s: %s",
 			 lp_const_servicename(SNUM(fsp->conn)),
 			 fsp_str_dbg(fsp));
@@ -493,11 +527,9 @@ static uint64_t sqos_charge(struct files_struct *fsp, size_t length,
 			1000;
 	}
 	io = io > 0 ? io : 1;
-	if (one->ours) {
-		one->since.ios++;
-		one->since.normalised += io;
-		one->since.kilobytes += kb;
-	}
+	one->since.ios++;
+	one->since.normalised += io;
+	one->since.kilobytes += kb;
 	if (now / 1000000 - one->told >= 1000) {
 		look_again(fsp, one);
 	}

@@ -169,7 +169,8 @@ static void test_an_idle_flow_saves_no_more_than_a_burst(void **state)
 				 START + 600 * SECOND) == 0) {
 		count++;
 	}
-	assert_in_range(count, 50, 52);
+	assert_in_range(count, SQOS_BURST_NS / 1000000,
+			SQOS_BURST_NS / 1000000 + 2);
 }
 
 static void test_no_limit_no_wait(void **state)
@@ -229,7 +230,8 @@ static void test_a_group_is_shared(void **state)
 	sqos_rates_set(*state, &group, 1000, 0, 0, START);
 	for (i = 0; i < 3; i++) {
 		flows[i] = slot(*state, (uint32_t)i, START);
-		/* Their share and a tenth: who queues deep gets no more. */
+		/* Their share and a tenth: who queues deep gets no more in the
+		 * long run, a second's worth ahead. */
 		sqos_rates_set(*state, &flows[i], 367, 0, 0, START);
 		clients[i] = (struct client) {
 			.flow = &flows[i], .group = &group, .io = 1,
@@ -240,7 +242,7 @@ static void test_a_group_is_shared(void **state)
 	assert_in_range(clients[0].done + clients[1].done + clients[2].done,
 			30000 - 10, 30000 + 150);
 	for (i = 0; i < 3; i++) {
-		assert_in_range(clients[i].done, 8000, 11100);
+		assert_in_range(clients[i].done, 8000, 11500);
 	}
 }
 
