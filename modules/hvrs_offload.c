@@ -7,7 +7,9 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "state_tokens.h"
@@ -16,6 +18,10 @@
 #define STATUS_WRITE_FILE	NT_STATUS(0xC000A2A4)
 #define STATUS_TOKEN		NT_STATUS(0xC0000465)
 
+#ifndef XFS_SUPER_MAGIC
+#define XFS_SUPER_MAGIC 0x58465342
+#endif
+
 /* One answer takes no longer; the client goes on where it ended. */
 #define SECONDS 4
 
@@ -23,10 +29,14 @@
 #define SETTLE_TRIES 20
 #define SETTLE_US 1000
 
+/* How often a clone is tried of a file whose end moves meanwhile. */
+#define CLONE_TRIES 5
+
 static NTSTATUS offload_status(int error)
 {
 	switch (error) {
 	case -ENODATA:
+	case ENODATA:
 		return NT_STATUS_END_OF_FILE;
 	case -EKEYREJECTED:
 	case EKEYREJECTED:
@@ -43,11 +53,36 @@ struct read_job {
 	struct hvrs_job job;
 	struct offload_read read;
 	uint64_t length;
+	uint64_t cluster;
 	bool clones;
-	bool settled;		/* the stamp tells of any change */
+	bool exact;		/* its stamps tell of any change */
+	bool zero_beyond;
 	int pin;		/* the clone, made in the thread */
-	struct token_stamp stamp;	/* of the source, at that time */
+	struct hvrs_pinned pinned;
 };
+
+/* Whether the file system changes the ctime with any change, at once. */
+static bool is_exact(int fd)
+{
+	struct statfs fs = {};
+
+	if (fstatfs(fd, &fs) != 0) {
+		return false;
+	}
+	switch ((uint32_t)fs.f_type) {
+	case EXT4_SUPER_MAGIC:
+	case XFS_SUPER_MAGIC:
+	case BTRFS_SUPER_MAGIC:
+		return true;
+	}
+	return false;
+}
+
+/* Whether there is nothing but a hole from there to the end of the file. */
+static bool is_zero_from(int fd, uint64_t offset)
+{
+	return lseek(fd, (off_t)offset, SEEK_DATA) == -1 && errno == ENXIO;
+}
 
 /*
  * The stamp of a moment from which on any change will change it.  EAGAIN for
@@ -61,12 +96,13 @@ static int settle(struct read_job *read)
 	int i = 0;
 
 	for (i = 0; i < SETTLE_TRIES; i++) {
-		int error = hvrs_stamp_get(read->job.fd, &read->stamp);
+		int error = hvrs_stamp_get(read->job.fd,
+					   &read->pinned.source);
 
 		if (error != 0) {
 			return error;
 		}
-		if (hvrs_stamp_is_old(&read->stamp)) {
+		if (hvrs_stamp_is_old(&read->pinned.source)) {
 			if (sync_file_range(read->job.fd,
 					    (off_t)read->read.offset,
 					    (off_t)read->length,
@@ -83,30 +119,60 @@ static int settle(struct read_job *read)
 }
 
 /*
- * A clone is a point in time by itself.  Its generation can be told from the
- * stamps before and after where they are the same and old enough.
+ * A clone of the range is a point in time by itself.  Its generation can be
+ * told from the stamps before and after where they are the same and old
+ * enough.
  */
+static int clone_range(struct read_job *read)
+{
+	uint64_t mask = read->cluster - 1;
+	struct hvrs_pinned *pinned = &read->pinned;
+	struct token_stamp before = {};
+	struct file_clone_range range = { .src_fd = read->job.fd };
+	bool old = false;
+	int error = hvrs_stamp_get(read->job.fd, &before);
+
+	if (error != 0) {
+		return error;
+	}
+	/* Asked now: a change after the clone may fall into the same tick. */
+	old = hvrs_stamp_is_old(&before);
+	error = offload_read_plan(&read->read, before.size, &read->length);
+	if (error != 0) {
+		return -error;
+	}
+	pinned->begin = read->read.offset & ~mask;
+	pinned->end = (read->read.offset + read->length + mask) & ~mask;
+	/* Only at the end of the file may it be less than a cluster. */
+	range.src_offset = pinned->begin;
+	range.dest_offset = pinned->begin;
+	range.src_length = MIN(pinned->end, before.size) - pinned->begin;
+	if (ftruncate(read->pin, (off_t)before.size) != 0 ||
+	    ioctl(read->pin, FICLONERANGE, &range) != 0) {
+		return errno;
+	}
+	error = hvrs_stamp_get(read->job.fd, &pinned->source);
+	pinned->settled = error == 0 && old && read->exact &&
+		token_stamp_equal(&before, &pinned->source);
+	return error;
+}
+
 static void read_work(struct hvrs_job *job)
 {
 	struct read_job *read = (struct read_job *)job;
-	struct token_stamp before = {};
-	bool old = false;
+	int i = 0;
 
-	if (!read->clones) {
+	if (read->clones) {
+		job->error = EINVAL;
+		for (i = 0; i < CLONE_TRIES && (job->error == EINVAL ||
+						job->error == EINTR); i++) {
+			job->error = clone_range(read);
+		}
+	} else {
 		job->error = settle(read);
-		return;
 	}
-	job->error = hvrs_stamp_get(job->fd, &before);
-	/* Asked now: a change after the clone may fall into the same tick. */
-	old = hvrs_stamp_is_old(&before);
-	if (job->error == 0 && ioctl(read->pin, FICLONE, job->fd) != 0) {
-		job->error = errno;
-	}
-	if (job->error == 0) {
-		job->error = hvrs_stamp_get(job->fd, &read->stamp);
-	}
-	read->settled = job->error == 0 &&
-		token_stamp_equal(&before, &read->stamp) && old;
+	read->zero_beyond = is_zero_from(job->fd,
+					 read->read.offset + read->length);
 }
 
 static const char *user_of(const struct files_struct *fsp,
@@ -117,7 +183,8 @@ static const char *user_of(const struct files_struct *fsp,
 }
 
 static NTSTATUS answer_token(struct hvrs_call *call, struct hvrs_pin *pin,
-			     const struct offload_read *read, uint64_t length)
+			     const struct offload_read *read, uint64_t length,
+			     bool zero_beyond)
 {
 	const struct hvrs_share *share = call->share;
 	struct dom_sid_buf sid;
@@ -131,6 +198,7 @@ static NTSTATUS answer_token(struct hvrs_call *call, struct hvrs_pin *pin,
 		.user_limit = (uint32_t)share->number[
 			OPTION_OFFLOAD_USER_TOKENS],
 		.all_limit = (uint32_t)share->number[OPTION_OFFLOAD_TOKENS],
+		.pinned_limit = share->number[OPTION_OFFLOAD_PINNED] << 30,
 	};
 	uint8_t token[TOKEN_SIZE] = {};
 	int ret = 0;
@@ -150,7 +218,9 @@ static NTSTATUS answer_token(struct hvrs_call *call, struct hvrs_pin *pin,
 		call->out_length = 0;
 		return NT_STATUS_INSUFFICIENT_RESOURCES;
 	}
-	offload_read_encode(call->out, 0, length, token);
+	offload_read_encode(call->out,
+			    zero_beyond ? OFFLOAD_ALL_ZERO_BEYOND : 0, length,
+			    token);
 	return NT_STATUS_OK;
 }
 
@@ -174,12 +244,14 @@ static NTSTATUS read_finish(struct hvrs_call *call, struct hvrs_job *job)
 			return NT_STATUS_INSUFFICIENT_RESOURCES;
 		}
 	}
-	pin = hvrs_pin_create(fd, read->clones, read->settled, &read->stamp);
+	read->pinned.pinned = read->clones;
+	pin = hvrs_pin_create(fd, &read->pinned);
 	if (pin == NULL) {
 		close(fd);
 		return NT_STATUS_NO_MEMORY;
 	}
-	return answer_token(call, pin, &read->read, read->length);
+	return answer_token(call, pin, &read->read, read->length,
+			    read->zero_beyond);
 }
 
 /* What is asked for reads as zeros: a token that needs nothing. */
@@ -239,6 +311,11 @@ static NTSTATUS read_checks(struct hvrs_call *call,
 	status = hvrs_file_size(call->fsp, &size);
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
+	}
+	/* [MS-FSA] 2.1.5.10.18, what NTFS with its one VDL cannot do. */
+	if (read->length > 0 && !call->share->on[OPTION_SPARSE_VDL] &&
+	    hvrs_file_sparse(call->fsp)) {
+		return STATUS_READ_FILE;
 	}
 	ret = offload_read_plan(read, size, _length);
 	if (ret != 0 && ret != -ENODATA) {
@@ -304,15 +381,23 @@ NTSTATUS hvrs_offload_read(struct hvrs_call *call)
 	job->job.work = read_work;
 	job->job.finish = read_finish;
 	if (hvrs_stamp_get(job->job.fd, &stamp) == 0) {
-		pin = hvrs_pin_find(&stamp);
+		pin = hvrs_pin_find(&stamp, read.offset,
+				    read.offset + length);
 	}
 	if (pin != NULL) {
-		return answer_token(call, pin, &read, length);
+		return answer_token(call, pin, &read, length,
+				    is_zero_from(job->job.fd,
+						 read.offset + length));
 	}
+	job->cluster = call->share->probe.cluster;
+	job->exact = is_exact(job->job.fd);
 	if (call->share->probe.clone) {
 		job->pin = pin_file(call->fsp);
 		job->job.other_fd = job->pin;
 		job->clones = job->pin != -1;
+	}
+	if (!job->clones && !job->exact) {
+		return STATUS_READ_FILE;
 	}
 	call->job = &job->job;
 	return NT_STATUS_OK;
@@ -329,10 +414,31 @@ struct write_job {
 	bool frees;
 };
 
+/*
+ * A file that grows ends behind the last byte that was put: what was put
+ * there last may have been a hole.
+ */
+static int end_file(const struct hvrs_copy *copy, int fd)
+{
+	uint64_t end = copy->target + copy->done;
+	struct token_stamp stamp = {};
+	ssize_t ret = 0;
+	int error = hvrs_stamp_get(fd, &stamp);
+
+	if (error != 0 || copy->done == 0 || stamp.size >= end) {
+		return error;
+	}
+	do {
+		ret = pwrite(fd, "", 1, (off_t)(end - 1));
+	} while (ret != 1 && errno == EINTR);
+	return ret == 1 ? 0 : errno;
+}
+
 static void write_work(struct hvrs_job *job)
 {
 	struct write_job *write = (struct write_job *)job;
 	struct hvrs_copy *copy = &write->copy;
+	int error = 0;
 
 	if (write->zero) {
 		int mode = FALLOC_FL_KEEP_SIZE |
@@ -345,15 +451,22 @@ static void write_work(struct hvrs_job *job)
 			job->error = hvrs_job_write_zeros(job, copy->target,
 							  copy->length);
 		}
-		copy->done = copy->length;
+		copy->done = job->error == 0 ? copy->length : 0;
 	} else {
 		copy->to = job->fd;
 		copy->from = job->other_fd;
 		copy->stop = &job->stop;
 		job->error = hvrs_copy_run(copy, SECONDS);
 	}
-	if (job->error == 0 && job->sync && fdatasync(job->fd) != 0) {
-		job->error = errno;
+	error = end_file(copy, job->fd);
+	if (error == 0 && copy->done > 0 && job->sync &&
+	    fdatasync(job->fd) != 0) {
+		error = errno;
+	}
+	if (error != 0) {
+		/* Nothing may be promised. */
+		job->error = error;
+		copy->done = 0;
 	}
 }
 
@@ -362,7 +475,8 @@ static NTSTATUS write_finish(struct hvrs_call *call, struct hvrs_job *job)
 	struct write_job *write = (struct write_job *)job;
 	uint64_t done = write->copy.done;
 
-	if (job->error != 0) {
+	/* What is done is told; the next request meets what went wrong. */
+	if (job->error != 0 && done < TOKEN_SECTOR) {
 		return job->error == EAGAIN
 			? NT_STATUS_INSUFFICIENT_RESOURCES
 			: offload_status(job->error);
@@ -392,19 +506,10 @@ static int open_token(struct hvrs_call *call, const struct token_id *id,
 	if (ret != 0) {
 		return ret;
 	}
-	clock_gettime(CLOCK_REALTIME, &ts);
+	clock_gettime(CLOCK_BOOTTIME, &ts);
 	now = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 	ret = token_record_check(_record, id, user_of(call->fsp, &sid), now);
 	return ret != 0 ? ret : hvrs_token_open(_record);
-}
-
-/* Grows the file for a write that begins at its end. */
-static NTSTATUS extend(struct hvrs_call *call, uint64_t size)
-{
-	if (SMB_VFS_FTRUNCATE(call->fsp, (off_t)size) != 0) {
-		return hvrs_status(errno);
-	}
-	return NT_STATUS_OK;
 }
 
 static NTSTATUS write_checks(struct hvrs_call *call,
@@ -422,6 +527,10 @@ static NTSTATUS write_checks(struct hvrs_call *call,
 	status = hvrs_check_write(call->fsp);
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
+	}
+	if (write->length > 0 && !call->share->on[OPTION_SPARSE_VDL] &&
+	    hvrs_file_sparse(call->fsp)) {
+		return STATUS_WRITE_FILE;
 	}
 	if (write->length > 0 &&
 	    hvrs_range_locked(call->fsp, write->offset, write->length)) {
@@ -480,9 +589,10 @@ NTSTATUS hvrs_offload_write(struct hvrs_call *call)
 	} else {
 		status = offload_status(ret);
 	}
-	if (NT_STATUS_IS_OK(status) && plan.told > 0 &&
-	    write.offset == size) {
-		status = extend(call, size + plan.length);
+	if (kind == TOKEN_OURS && plan.told > 0 && write.offset == size) {
+		/* A file that grows ends where the source does. */
+		plan.length = MIN(plan.length, record.stamp.size -
+					       record.offset - write.from);
 	}
 	if (NT_STATUS_IS_OK(status) && plan.told > 0) {
 		job = (struct write_job *)hvrs_job_create(

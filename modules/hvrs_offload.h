@@ -21,16 +21,24 @@ int hvrs_stamp_get(int fd, struct token_stamp *_stamp);
 /* Whether a change of the file from now on is sure to change its stamp. */
 bool hvrs_stamp_is_old(const struct token_stamp *stamp);
 
-/* A pin of the generation the file is in now, or NULL. */
-struct hvrs_pin *hvrs_pin_find(const struct token_stamp *source);
+/* A pin that holds a range of the generation the file is in now, or NULL. */
+struct hvrs_pin *hvrs_pin_find(const struct token_stamp *source,
+			       uint64_t begin, uint64_t end);
 
 /*
- * Takes over a descriptor.  settled: the source's stamp tells of any change,
- * so that the pin can serve later tokens of the same generation.  NULL
- * without memory; the descriptor is the caller's then.
+ * What a pin holds.  settled: the source's stamp tells of any change, so that
+ * the pin can serve later tokens of the same generation.
  */
-struct hvrs_pin *hvrs_pin_create(int fd, bool pinned, bool settled,
-				 const struct token_stamp *source);
+struct hvrs_pinned {
+	bool pinned;
+	bool settled;
+	struct token_stamp source;	/* its generation */
+	uint64_t begin;			/* the part of it that was cloned */
+	uint64_t end;
+};
+
+/* Takes over a descriptor.  NULL without memory; then it does not. */
+struct hvrs_pin *hvrs_pin_create(int fd, const struct hvrs_pinned *what);
 
 /* Forgets a pin that no token needs. */
 void hvrs_pin_release(struct hvrs_pin *pin);
@@ -48,6 +56,7 @@ struct hvrs_token_wanted {
 	uint64_t length;
 	uint32_t user_limit;
 	uint32_t all_limit;
+	uint64_t pinned_limit;
 };
 int hvrs_pin_token(struct hvrs_pin *pin, struct tevent_context *ev,
 		   const struct hvrs_token_wanted *wanted,

@@ -1,7 +1,7 @@
 /*
  * What tokens stand for, held open by the process that gave them: the record
- * of a token names process and descriptor, and another process opens that
- * through /proc, as root for this one call.  So nothing has a name on disk,
+ * of a token names process and descriptor, and another process takes a copy of
+ * that (pidfd_getfd(2)), as root for this one call.  So nothing has a name on disk,
  * and what is left by a crash is nothing.
  */
 #include "hvrs_offload.h"
@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,9 +18,7 @@
 struct hvrs_pin {
 	struct hvrs_pin *prev, *next;
 	int fd;
-	bool pinned;
-	bool settled;
-	struct token_stamp source;	/* its generation */
+	struct hvrs_pinned what;
 	uint32_t tokens;
 };
 
@@ -103,21 +102,22 @@ void hvrs_pin_release(struct hvrs_pin *pin)
 	TALLOC_FREE(pin);
 }
 
-struct hvrs_pin *hvrs_pin_find(const struct token_stamp *source)
+struct hvrs_pin *hvrs_pin_find(const struct token_stamp *source,
+			       uint64_t begin, uint64_t end)
 {
 	struct hvrs_pin *pin = NULL;
 
 	for (pin = pins; pin != NULL; pin = pin->next) {
-		if (pin->settled &&
-		    token_stamp_equal(&pin->source, source)) {
+		if (pin->what.settled && pin->what.begin <= begin &&
+		    end <= pin->what.end &&
+		    token_stamp_equal(&pin->what.source, source)) {
 			return pin;
 		}
 	}
 	return NULL;
 }
 
-struct hvrs_pin *hvrs_pin_create(int fd, bool pinned, bool settled,
-				 const struct token_stamp *source)
+struct hvrs_pin *hvrs_pin_create(int fd, const struct hvrs_pinned *what)
 {
 	struct hvrs_pin *pin = talloc_zero(NULL, struct hvrs_pin);
 
@@ -125,9 +125,7 @@ struct hvrs_pin *hvrs_pin_create(int fd, bool pinned, bool settled,
 		return NULL;
 	}
 	pin->fd = fd;
-	pin->pinned = pinned;
-	pin->settled = settled;
-	pin->source = *source;
+	pin->what = *what;
 	DLIST_ADD(pins, pin);
 	return pin;
 }
@@ -177,26 +175,41 @@ static uint64_t my_start(void)
 	return start;
 }
 
+/* A copy of a descriptor of a process that started then, or -1. */
+static int take_from(const struct token_record *record)
+{
+	int process = -1;
+	int fd = -1;
+
+	if (record->process == (uint32_t)getpid()) {
+		return fcntl((int)record->descriptor, F_DUPFD_CLOEXEC, 0);
+	}
+	/* The process that this names cannot become another one. */
+	process = (int)syscall(SYS_pidfd_open, (pid_t)record->process, 0);
+	if (process == -1) {
+		return -1;
+	}
+	if (process_start(record->process) == record->started) {
+		fd = (int)syscall(SYS_pidfd_getfd, process,
+				  record->descriptor, 0);
+	}
+	close(process);
+	return fd;
+}
+
 int hvrs_token_open(const struct token_record *record)
 {
 	struct token_record again = {};
 	struct token_stamp stamp = {};
-	char path[64] = "";
-	uint64_t before = process_start(record->process);
 	int fd = -1;
 	int saved = 0;
 
-	if (before == 0 || before != record->started) {
-		return -EKEYREJECTED;
-	}
-	snprintf(path, sizeof(path), "/proc/%u/fd/%u", record->process,
-		 record->descriptor);
 	become_root();
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	fd = take_from(record);
 	saved = errno;
 	unbecome_root();
 	if (fd == -1) {
-		DBG_INFO("hvrs: a token's file cannot be opened: %s\n",
+		DBG_INFO("hvrs: a token's file cannot be taken: %s\n",
 			 strerror(saved));
 		return -EKEYREJECTED;
 	}
@@ -206,7 +219,6 @@ int hvrs_token_open(const struct token_record *record)
 	 * descriptor is closed: where it still is, this is the right one.
 	 */
 	if (state_tokens_fetch(&record->id, &again) != 0 ||
-	    process_start(record->process) != record->started ||
 	    hvrs_stamp_get(fd, &stamp) != 0 ||
 	    stamp.device != record->stamp.device ||
 	    stamp.inode != record->stamp.inode ||
@@ -224,7 +236,7 @@ static uint64_t now_ms(void)
 {
 	struct timespec ts = {};
 
-	clock_gettime(CLOCK_REALTIME, &ts);
+	clock_gettime(CLOCK_BOOTTIME, &ts);
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
@@ -269,9 +281,10 @@ int hvrs_pin_token(struct hvrs_pin *pin, struct tevent_context *ev,
 {
 	const struct state_tokens_limits limits = {
 		.user = wanted->user_limit, .all = wanted->all_limit,
+		.pinned = wanted->pinned_limit,
 	};
 	struct token_record record = {
-		.bearer = wanted->bearer, .pinned = pin->pinned,
+		.bearer = wanted->bearer, .pinned = pin->what.pinned,
 		.created_ms = now_ms(), .offset = wanted->offset,
 		.length = wanted->length, .process = (uint32_t)getpid(),
 		.started = my_start(), .descriptor = (uint32_t)pin->fd,
@@ -289,8 +302,8 @@ int hvrs_pin_token(struct hvrs_pin *pin, struct tevent_context *ev,
 		record.expires_ms = record.created_ms + wanted->lifetime_ms;
 		strlcpy(record.user, wanted->user, sizeof(record.user));
 		strlcpy(record.name, wanted->name, sizeof(record.name));
-		if (!pin->pinned) {
-			record.stamp = pin->source;
+		if (!pin->what.pinned) {
+			record.stamp = pin->what.source;
 		}
 		ret = state_tokens_store(&record, &limits,
 					 record.created_ms);

@@ -52,6 +52,8 @@ struct count {
 	uint64_t now;
 	uint32_t users;
 	uint32_t all;
+	uint64_t pinned;
+	uint64_t user_pinned;
 	uint64_t oldest_user_ms;
 	uint64_t oldest_ms;
 	struct token_id oldest_user;
@@ -78,12 +80,14 @@ static int count_one(struct db_record *rec, void *private_data)
 		return 0;
 	}
 	count->all++;
+	count->pinned += record.pinned ? record.length : 0;
 	if (record.created_ms < count->oldest_ms) {
 		count->oldest_ms = record.created_ms;
 		count->oldest = record.id;
 	}
 	if (strcmp(record.user, count->user) == 0) {
 		count->users++;
+		count->user_pinned += record.pinned ? record.length : 0;
 		if (record.created_ms < count->oldest_user_ms) {
 			count->oldest_user_ms = record.created_ms;
 			count->oldest_user = record.id;
@@ -93,9 +97,11 @@ static int count_one(struct db_record *rec, void *private_data)
 }
 
 /* Makes room for one more; false where the database cannot be read. */
-static bool make_room(struct db_context *db, const char *user,
+static bool make_room(struct db_context *db,
+		      const struct token_record *record,
 		      const struct state_tokens_limits *limits, uint64_t now)
 {
+	uint64_t more = record->pinned ? record->length : 0;
 	struct count count = {};
 	int tries = 0;
 
@@ -104,7 +110,7 @@ static bool make_room(struct db_context *db, const char *user,
 		size_t i = 0;
 
 		count = (struct count) {
-			.user = user, .now = now,
+			.user = record->user, .now = now,
 			.oldest_ms = UINT64_MAX,
 			.oldest_user_ms = UINT64_MAX,
 		};
@@ -118,9 +124,13 @@ static bool make_room(struct db_context *db, const char *user,
 		if (count.expired_count == MANY) {
 			continue;
 		}
-		if (count.users >= limits->user) {
+		if (count.users >= limits->user ||
+		    (count.users > 0 && more > 0 &&
+		     count.user_pinned + more > limits->pinned / 2)) {
 			dbwrap_delete(db, key_of(&count.oldest_user));
-		} else if (count.all >= limits->all) {
+		} else if (count.all >= limits->all ||
+			   (count.all > 0 && more > 0 &&
+			    count.pinned + more > limits->pinned)) {
 			dbwrap_delete(db, key_of(&count.oldest));
 		} else {
 			return true;
@@ -142,7 +152,7 @@ int state_tokens_store(const struct token_record *record,
 	if (db == NULL) {
 		return -EIO;
 	}
-	if (!make_room(db, record->user, limits, now_ms)) {
+	if (!make_room(db, record, limits, now_ms)) {
 		return -EIO;
 	}
 	ret = token_record_encode(talloc_tos(), record, &bytes, &length);

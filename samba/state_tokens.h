@@ -12,6 +12,7 @@
 struct state_tokens_limits {
 	uint32_t user;		/* tokens of one user */
 	uint32_t all;
+	uint64_t pinned;	/* bytes that all hold; one user half */
 };
 
 /*

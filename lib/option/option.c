@@ -111,6 +111,13 @@ static const struct option_row rows[OPTION_COUNT] = {
 		.accepts = "1 to 65536",
 		.help = "live tokens in all; the oldest goes for one more",
 	},
+	[OPTION_OFFLOAD_PINNED] = {
+		.name = "offload pinned", .kind = OPTION_NUMBER,
+		.standard = "65536", .least = 1, .most = 1048576,
+		.accepts = "gibibytes, 1 to 1048576",
+		.help = "bytes that the clones behind all live tokens hold; "
+			"the oldest token goes for more",
+	},
 	[OPTION_OFFLOAD_EXTENDS] = {
 		.name = "offload extends", .kind = OPTION_SWITCH,
 		.standard = "auto",

@@ -137,7 +137,7 @@ struct token_record {
 	bool pinned;		/* the file is a clone that nobody changes */
 	char user[TOKEN_USER_MAX + 1];
 	char name[TOKEN_NAME_MAX + 1];	/* share and path, for people */
-	uint64_t created_ms;	/* of the wall clock */
+	uint64_t created_ms;	/* since boot, suspended or not */
 	uint64_t expires_ms;
 	uint64_t offset;
 	uint64_t length;

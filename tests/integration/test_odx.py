@@ -2,11 +2,11 @@
 and what a token is worth: a point in time, to its user, for its time."""
 
 import glob
+import json
 import mmap
 import os
 import random
-import subprocess
-import threading
+import tempfile
 import time
 import unittest
 
@@ -455,6 +455,165 @@ class Users(lab.Case):
         out = lab.run('env', 'SMB_CONF_PATH=' + self.server.config,
                       'hvrsctl', 'tokens')
         self.assertIn('64 KiB', out)
+
+
+def pins(server):
+    """How many unnamed files the processes of a server hold open."""
+    found = set()
+    for pid in server.children():
+        for path in glob.glob('/proc/%d/fd/*' % pid):
+            try:
+                if '(deleted)' in os.readlink(path) and \
+                        '/srv/' in os.readlink(path):
+                    found.add(os.stat(path).st_ino)
+            except FileNotFoundError:
+                pass
+    return len(found)
+
+
+@lab.on_shares('vm', 'vmbtrfs')
+class Pinned(lab.Case):
+    """What a read clones, where the file system can."""
+
+    def source(self, size=8 * MIB):
+        self.make('from.vhdx')
+        for at in range(0, size, MIB):
+            lab.put(self.path('from.vhdx'), at, lab.pattern(MIB, at + 1))
+            lab.settle(self.path('from.vhdx'))
+        time.sleep(0.02)
+        return self.open('from.vhdx')
+
+    def shared(self, offset, length):
+        return lab.shared(self.path('from.vhdx'), offset, length)
+
+    def test_the_range_alone_is_cloned(self):
+        source = self.source()
+        self.assertEqual(0, self.shared(0, 8 * MIB))
+        odx.get(source, 3 * MIB, MIB)
+        self.assertEqual(MIB, self.shared(3 * MIB, MIB))
+        self.assertEqual(MIB, self.shared(0, 8 * MIB))
+        odx.get(source, 6 * MIB + 512, 512)
+        self.assertGreater(self.shared(6 * MIB, MIB), 0)
+        self.assertEqual(0, self.shared(0, 3 * MIB))
+
+    def test_one_clone_serves_a_generation(self):
+        source = self.source()
+        before = pins(self.server)
+        tokens = [odx.get(source, at, 512 * KIB, lifetime=2000)[2]
+                  for at in (0, 512, 4 * MIB)]
+        self.assertEqual(before + 3, pins(self.server))
+        whole = odx.get(source, 0, 8 * MIB, lifetime=2000)[2]
+        for at in (0, MIB, 7 * MIB):
+            tokens.append(odx.get(source, at, MIB, lifetime=2000)[2])
+        self.assertEqual(before + 4, pins(self.server))
+        source.write(0, b'x')
+        odx.get(source, 0, MIB, lifetime=2000)
+        self.assertEqual(before + 5, pins(self.server))
+        self.make('to.vhdx', bytes(MIB))
+        target = self.open('to.vhdx')
+        odx.put(target, 0, MIB, whole)
+        self.assert_bytes(lab.pattern(MIB, 1), target.read(0, MIB))
+        for _ in range(100):
+            if pins(self.server) == before:
+                break
+            time.sleep(0.1)
+        self.assertEqual(before, pins(self.server))
+
+    def test_zeros_behind_a_range(self):
+        self.make('from.vhdx', lab.pattern(64 * KIB, 1), size=MIB)
+        source = self.open('from.vhdx')
+        for offset, length, wanted in (
+                (0, 64 * KIB, (64 * KIB, 1)), (0, 32 * KIB, (32 * KIB, 0)),
+                (32 * KIB, 96 * KIB, (96 * KIB, 1)), (0, TOP // 512 * 512,
+                                                      (MIB, 1))):
+            self.assertEqual(wanted, odx.get(source, offset, length)[:2])
+        lab.put(self.path('from.vhdx'), 512 * KIB, b'x')
+        for offset, length, wanted in (
+                (0, 64 * KIB, (64 * KIB, 0)), (0, MIB, (MIB, 1)),
+                (0, 512 * KIB, (512 * KIB, 0)),
+                (128 * KIB, MIB, (384 * KIB, 0))):
+            self.assertEqual(wanted, odx.get(source, offset, length)[:2])
+
+
+class Limits(lab.Case):
+    shares = dict(fsctl.SHARES, little=(
+        lab.DIRECTORIES['vm'],
+        ['vfs objects = hvrs', 'hvrs:offload pinned = 1']), strict=(
+            lab.DIRECTORIES['vm'],
+            ['vfs objects = hvrs', 'hvrs:sparse vdl = no']))
+
+    def status(self, token):
+        self.make('to.vhdx', bytes(64 * KIB))
+        target = self.open('to.vhdx')
+        return target.fsctl(OFFLOAD_WRITE, write(0, 4096, token), 16)[0]
+
+    def test_the_oldest_pin_goes_for_more_bytes(self):
+        tokens = []
+        for user, name, length in (('hvrs', 'a', 300), ('hvrsadmin', 'b', 300),
+                                   ('hvrs', 'c', 300), ('hvrs', 'd', 400)):
+            self.make(name, lab.pattern(4096), size=2 << 30)
+            os.chmod(self.path(name), 0o666)
+            source = self.open(name, tree=self.connect('little', user))
+            self.assertEqual(length * MIB,
+                             odx.get(source, 0, length * MIB)[0])
+            tokens.append(odx.get(source, 0, length * MIB)[2])
+            time.sleep(0.005)
+        listed = json.loads(lab.run(
+            'env', 'SMB_CONF_PATH=' + self.server.config, 'hvrsctl',
+            'tokens', '--json'))
+        self.assertLessEqual(sum(one['length'] for one in listed), 1 << 30)
+        # One user holds half of it at most.
+        mine = [one for one in listed if one['file'].endswith('/d')]
+        self.assertEqual(1, len(mine), listed)
+        self.expect(INVALID_TOKEN, self.status(tokens[0]))
+        self.expect(INVALID_TOKEN, self.status(tokens[2]))
+        self.expect(OK, self.status(tokens[3]))
+
+    def test_more_than_the_limit_alone(self):
+        self.make('big', lab.pattern(4096), size=4 << 30)
+        source = self.open('big', tree=self.connect('little'))
+        token = odx.get(source, 0, 3 << 30)[2]
+        self.expect(OK, self.status(token))
+
+    def test_sparse_files_where_sparse_is_not_for_disks(self):
+        self.make('from.data', lab.pattern(64 * KIB))
+        file = self.open('from.data', tree=self.connect('strict'))
+        odx.get(file, 0, 4096)
+        self.expect_fsctl(OK, file, fsctl.SET_SPARSE, b'\1')
+        self.expect_fsctl(odx.READ_FILE_NOT_SUPPORTED, file, OFFLOAD_READ,
+                          read(0, 4096), 528)
+        self.expect_fsctl(odx.WRITE_FILE_NOT_SUPPORTED, file, OFFLOAD_WRITE,
+                          write(0, 4096, ZERO), 16)
+        self.expect_fsctl(OK, file, fsctl.SET_SPARSE, b'\0')
+        odx.get(file, 0, 4096)
+        self.assertEqual(4096, odx.put(file, 0, 4096, ZERO))
+
+    def test_time_is_that_of_the_boot_clock(self):
+        """Not the wall clock, which can be set back."""
+        self.make('from.vhdx', lab.pattern(64 * KIB))
+        odx.get(self.open('from.vhdx'), 0, 4096)
+        tool = ['env', 'SMB_CONF_PATH=' + self.server.config, 'hvrsctl',
+                'tokens', '--json']
+        later = ['unshare', '--fork', '--time', '--boottime']
+        self.assertNotEqual([], json.loads(lab.run(*later, '60', *tool)))
+        self.assertEqual([], json.loads(lab.run(*later, '200', *tool)))
+
+    def test_a_file_system_that_is_not_known(self):
+        """Nobody knows whether its ctime tells of every change."""
+        path = tempfile.mkdtemp(prefix='hvrs-odx-')
+        lab.run('mount', '-t', 'tmpfs', 'tmpfs', path)
+        self.addCleanup(os.rmdir, path)
+        self.addCleanup(lab.run, 'umount', path)
+        os.chmod(path, 0o777)
+        server = lab.Server({'s': (path, ['vfs objects = hvrs'])})
+        self.addCleanup(server.stop)
+        file = server.connect('s').create('from')
+        file.write(0, lab.pattern(64 * KIB))
+        self.expect_fsctl(odx.READ_FILE_NOT_SUPPORTED, file, OFFLOAD_READ,
+                          read(0, 4096), 528)
+        # Its holes are zeros for all that, and it can be written to.
+        self.assertEqual(4096, odx.put(file, 0, 4096, ZERO))
+        self.assert_bytes(bytes(4096), file.read(0, 4096))
 
 
 class Model(lab.Case):

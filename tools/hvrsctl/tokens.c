@@ -56,7 +56,8 @@ static int list_one(struct tdb_context *tdb, TDB_DATA key, TDB_DATA value,
 
 int command_tokens(int argc, char **argv)
 {
-	struct listing listing = { .now_ms = (uint64_t)time(NULL) * 1000 };
+	struct listing listing = {};
+	struct timespec now = {};
 	struct tdb_context *tdb = NULL;
 	bool json = argc == 1 && strcmp(argv[0], "--json") == 0;
 	bool missing = false;
@@ -66,6 +67,9 @@ int command_tokens(int argc, char **argv)
 			"--json is all it takes\n", argv[argc - 1]);
 		return HVRSCTL_USAGE;
 	}
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	listing.now_ms = (uint64_t)now.tv_sec * 1000 +
+		(uint64_t)now.tv_nsec / 1000000;
 	tdb = hvrsctl_database(HVRSCTL_LOCK, "hvrs_tokens.tdb", O_RDONLY,
 			       &missing);
 	if (tdb == NULL && !missing) {
