@@ -262,6 +262,12 @@ struct tevent_req *hvrs_throttle_pwrite_send(struct vfs_handle_struct *handle,
 					     off_t offset);
 ssize_t hvrs_throttle_pwrite_recv(struct tevent_req *req,
 				  struct vfs_aio_state *aio);
+struct tevent_req *hvrs_throttle_fsync_send(struct vfs_handle_struct *handle,
+					    TALLOC_CTX *mem_ctx,
+					    struct tevent_context *ev,
+					    struct files_struct *fsp);
+int hvrs_throttle_fsync_recv(struct tevent_req *req,
+			     struct vfs_aio_state *aio);
 
 /* ---- the router (hvrs_fsctl.c) --------------------------------------------- */
 
@@ -296,8 +302,9 @@ bool hvrs_tunnel_write(struct smb_request *smbreq, struct files_struct *fsp,
 void hvrs_tunnel_close(struct files_struct *fsp);
 
 /*
- * What a read or write has to wait for, in microseconds; hvrs_tunnel_charged()
- * is called with *_flow, where not NULL, when it has ended.
+ * What a read or write has to wait for, in microseconds; a flush is of length 0
+ * and waits for nothing.  hvrs_tunnel_charged() is called with *_flow, where not
+ * NULL, when it has ended.
  */
 uint64_t hvrs_tunnel_charge(const struct hvrs_share *share,
 			    struct files_struct *fsp, size_t length,

@@ -138,7 +138,7 @@ struct throttled {
 	struct vfs_handle_struct *handle;
 	struct files_struct *fsp;
 	void *in;		/* of a read */
-	const void *out;	/* of a write */
+	const void *out;	/* of a write; neither: a flush */
 	size_t length;
 	off_t offset;
 	struct hvrs_turn *turn;
@@ -152,9 +152,13 @@ static void throttled_done(struct tevent_req *subreq)
 							  struct tevent_req);
 	struct throttled *state = tevent_req_data(req, struct throttled);
 
-	state->done = state->in != NULL
-		? SMB_VFS_PREAD_RECV(subreq, &state->aio)
-		: hvrs_pwrite_recv(subreq, &state->aio);
+	if (state->in != NULL) {
+		state->done = SMB_VFS_PREAD_RECV(subreq, &state->aio);
+	} else if (state->out != NULL) {
+		state->done = hvrs_pwrite_recv(subreq, &state->aio);
+	} else {
+		state->done = SMB_VFS_FSYNC_RECV(subreq, &state->aio);
+	}
 	TALLOC_FREE(subreq);
 	TALLOC_FREE(state->turn);
 	tevent_req_done(req);
@@ -169,6 +173,9 @@ static void throttled_go(struct tevent_req *req)
 		subreq = SMB_VFS_NEXT_PREAD_SEND(
 			state, state->ev, state->handle, state->fsp,
 			state->in, state->length, state->offset);
+	} else if (state->out == NULL) {
+		subreq = SMB_VFS_NEXT_FSYNC_SEND(state, state->ev,
+						 state->handle, state->fsp);
 	} else {
 		subreq = hvrs_pwrite_send(state->handle, state, state->ev,
 					  state->fsp, state->out,
@@ -281,6 +288,23 @@ struct tevent_req *hvrs_throttle_pwrite_send(struct vfs_handle_struct *handle,
 				offset);
 }
 
+/* Waits for nothing; but a flow that waits for its disk is not idle. */
+struct tevent_req *hvrs_throttle_fsync_send(struct vfs_handle_struct *handle,
+					    TALLOC_CTX *mem_ctx,
+					    struct tevent_context *ev,
+					    struct files_struct *fsp)
+{
+	const struct throttled what = {
+		.ev = ev, .handle = handle, .fsp = fsp,
+	};
+	struct tevent_req *req = NULL;
+
+	if (is_on(handle) && throttle(mem_ctx, &what, &req)) {
+		return req;
+	}
+	return SMB_VFS_NEXT_FSYNC_SEND(mem_ctx, ev, handle, fsp);
+}
+
 static ssize_t throttled_recv(struct tevent_req *req,
 			      struct throttled *state,
 			      struct vfs_aio_state *aio)
@@ -310,4 +334,13 @@ ssize_t hvrs_throttle_pwrite_recv(struct tevent_req *req,
 
 	return state == NULL ? hvrs_pwrite_recv(req, aio)
 			     : throttled_recv(req, state, aio);
+}
+
+int hvrs_throttle_fsync_recv(struct tevent_req *req, struct vfs_aio_state *aio)
+{
+	struct throttled *state = talloc_get_type(_tevent_req_data(req),
+						  struct throttled);
+
+	return state == NULL ? SMB_VFS_FSYNC_RECV(req, aio)
+			     : (int)throttled_recv(req, state, aio);
 }

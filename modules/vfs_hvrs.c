@@ -315,6 +315,8 @@ static bool core_hooks_wanted(void)
 	.pread_recv_fn = hvrs_throttle_pread_recv,		\
 	.pwrite_send_fn = hvrs_throttle_pwrite_send,		\
 	.pwrite_recv_fn = hvrs_throttle_pwrite_recv,		\
+	.fsync_send_fn = hvrs_throttle_fsync_send,		\
+	.fsync_recv_fn = hvrs_throttle_fsync_recv,		\
 	.disk_free_fn = hvrs_disk_free,				\
 	.fsctl_fn = hvrs_fsctl,					\
 	.create_file_fn = hvrs_create_file,			\

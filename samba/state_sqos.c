@@ -12,7 +12,6 @@
 #define FLOWS		"hvrs_sqos_flows.tdb"
 #define GROUPS		"hvrs_sqos_groups.tdb"
 #define KEY_MAX		32
-#define SWEEP_AT_ONCE	256
 
 static struct db_context *policies;
 static struct db_context *flows;
@@ -194,13 +193,10 @@ struct sweep {
 	uint64_t now;
 	const char *owner;
 	struct state_sqos_count live;
-	uint8_t keys[SWEEP_AT_ONCE][KEY_MAX];
-	size_t lengths[SWEEP_AT_ONCE];
-	size_t count;
 	struct sqos_group group;	/* room to look at one */
 };
 
-static bool is_over(struct sweep *sweep, TDB_DATA key, TDB_DATA value)
+static bool is_over(struct sweep *sweep, TDB_DATA value)
 {
 	struct sqos_flow flow = {};
 	size_t i = 0;
@@ -226,36 +222,13 @@ static bool is_over(struct sweep *sweep, TDB_DATA key, TDB_DATA value)
 	return true;
 }
 
+/* The record is locked. */
 static int look(struct db_record *rec, void *private_data)
 {
-	struct sweep *sweep = private_data;
-	TDB_DATA key = dbwrap_record_get_key(rec);
-	TDB_DATA value = dbwrap_record_get_value(rec);
-
-	if (key.dsize == 0 || key.dsize > KEY_MAX) {
-		return 0;
-	}
-	if (is_over(sweep, key, value) && sweep->count < SWEEP_AT_ONCE) {
-		memcpy(sweep->keys[sweep->count], key.dptr, key.dsize);
-		sweep->lengths[sweep->count++] = key.dsize;
+	if (is_over(private_data, dbwrap_record_get_value(rec))) {
+		dbwrap_record_delete(rec);
 	}
 	return 0;
-}
-
-static void sweep_one(struct sweep *sweep, struct db_context *db)
-{
-	size_t i = 0;
-
-	sweep->db = db;
-	do {
-		sweep->live = (struct state_sqos_count){};
-		sweep->count = 0;
-		dbwrap_traverse_read(db, look, sweep, NULL);
-		for (i = 0; i < sweep->count; i++) {
-			dbwrap_delete(db, make_tdb_data(sweep->keys[i],
-							sweep->lengths[i]));
-		}
-	} while (sweep->count == SWEEP_AT_ONCE);
 }
 
 struct state_sqos_count state_sqos_sweep(uint64_t now_ms, const char *owner)
@@ -268,8 +241,10 @@ struct state_sqos_count state_sqos_sweep(uint64_t now_ms, const char *owner)
 	}
 	sweep->now = now_ms;
 	sweep->owner = owner;
-	sweep_one(sweep, groups);
-	sweep_one(sweep, flows);
+	sweep->db = groups;
+	dbwrap_traverse(groups, look, sweep, NULL);
+	sweep->db = flows;
+	dbwrap_traverse(flows, look, sweep, NULL);
 	live = sweep->live;
 	TALLOC_FREE(sweep);
 	return live;

@@ -101,8 +101,9 @@ struct tunnel_server {
 		      NTSTATUS *_status);
 	/*
 	 * A read or write of so many bytes: for how many microseconds it has
-	 * to wait.  policy is that of opens that are in no flow, "" for none.
-	 * charged() is called with *_flow, where not NULL, when it has ended.
+	 * to wait; a flush is of length 0 and waits for nothing.  policy is
+	 * that of opens that are in no flow, "" for none.  charged() is called
+	 * with *_flow, where not NULL, when it has ended.
 	 */
 	uint64_t (*charge)(struct files_struct *fsp, size_t length,
 			   const char *policy, void **_flow);

@@ -46,7 +46,8 @@ struct attached {
 	struct sqos_request since;	/* told: what it did, of ours */
 	uint64_t window;	/* ns; begin of a look at its minimum */
 	uint64_t window_io;
-	bool idle;		/* in the window, for a moment */
+	uint64_t idle;		/* ns of the window in which it asked nothing */
+	uint64_t stopped;	/* ns; when it began to ask nothing */
 	unsigned running;	/* requests that will be told to have ended */
 	bool gone;		/* freed with the last of them */
 };
@@ -507,6 +508,19 @@ static void look_again(struct files_struct *fsp, struct attached *one)
 	TALLOC_FREE(lock);
 }
 
+/* A request of a flow with a minimum begins. */
+static void run(struct attached *one, uint64_t now, void **_flow)
+{
+	if (one->least == 0) {
+		return;
+	}
+	if (one->running == 0) {
+		one->idle += now - MAX(one->stopped, one->window);
+	}
+	one->running++;
+	*_flow = one;
+}
+
 static uint64_t sqos_charge(struct files_struct *fsp, size_t length,
 			    const char *policy, void **_flow)
 {
@@ -518,6 +532,12 @@ static uint64_t sqos_charge(struct files_struct *fsp, size_t length,
 	if (rates == NULL) {
 		return 0;
 	}
+	if (length == 0) {
+		if (one != NULL) {
+			run(one, now, _flow);
+		}
+		return 0;
+	}
 	if (one == NULL && policy[0] != '\0') {
 		one = attach_ours(fsp, policy);
 	}
@@ -526,40 +546,43 @@ static uint64_t sqos_charge(struct files_struct *fsp, size_t length,
 		return sqos_rates_charge(rates, NULL, NULL, io, kb, now) /
 			1000;
 	}
-	io = io > 0 ? io : 1;
 	one->since.ios++;
 	one->since.normalised += io;
 	one->since.kilobytes += kb;
 	if (now / 1000000 - one->told >= 1000) {
 		look_again(fsp, one);
 	}
-	if (one->least != 0) {
-		one->running++;
-		*_flow = one;
-	}
+	run(one, now, _flow);
 	return (sqos_rates_charge(rates, &one->flow, &one->group, io, kb,
 				  now) + 999) / 1000;
 }
 
-/* A flow with a minimum: did it get it, while it always asked for more? */
+/*
+ * A flow with a minimum: did it get it, where it asked for that much?  It did
+ * where it would have had it, had every request been answered at once.
+ */
 static void sqos_charged(void *private_data, size_t length)
 {
 	struct attached *one = private_data;
 	uint64_t now = now_ns();
-	uint64_t wanted = 0;
+	double wanted = 0;
+	double got = 0;
 
 	one->running--;
+	one->stopped = now;
 	one->window_io += (length + SQOS_BASE_IO_SIZE - 1) /
 		SQOS_BASE_IO_SIZE;
-	one->idle = one->idle || one->running == 0;
 	if (now - one->window >= SQOS_LOOK_NS) {
-		wanted = (uint64_t)((double)one->least *
-				    (double)(now - one->window) / 1e9);
-		sqos_rates_feedback(rates, !one->idle &&
-					    one->window_io < wanted, now);
+		got = (double)one->window_io * 1e9;
+		wanted = (double)one->least * (double)(now - one->window);
+		sqos_rates_feedback(
+			rates,
+			got < wanted &&
+				(double)one->least * (double)one->idle <= got,
+			now);
 		one->window = now;
 		one->window_io = 0;
-		one->idle = false;
+		one->idle = 0;
 	}
 	if (one->gone && one->running == 0) {
 		TALLOC_FREE(one);

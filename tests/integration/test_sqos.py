@@ -20,6 +20,7 @@ from smb2 import (ACCESS_DENIED, INVALID_DEVICE_REQUEST, INVALID_PARAMETER,
 
 CONTROL = 0x00090350
 NOT_FOUND = 0xC0000225
+NO_RESOURCES = 0xC000009A
 CANCELLED = 0xC0000120
 REVISION_MISMATCH = 0xC0000059
 SET_FLOW, SET_POLICY, PROBE, STATUS, COUNT = 1, 2, 4, 8, 16
@@ -393,6 +394,41 @@ class Policies(Case):
                              arguments)
         self.assertEqual(2, self.hvrsctl('policy', 'import',
                                          text='[{"id": "x"}]').returncode)
+
+
+class Many(Case):
+    # In the long form they end by age as well, two minutes after their last
+    # request, and so many of two users have no room at once.
+    flows = int(os.environ.get('HVRS_LONG') or 0) * 100000 or 3000
+
+    def memory(self):
+        total = 0
+        for pid in self.server.children():
+            with open('/proc/%d/smaps_rollup' % pid) as maps:
+                total += sum(int(line.split()[1]) for line in maps
+                             if line.startswith('Private_Dirty:'))
+        return total
+
+    def test_flows_that_come_and_go_leave_nothing(self):
+        os.chmod(self.path('qos.vhdx'), 0o666)
+        theirs = self.open('qos.vhdx', tree=self.connect(user='other'),
+                           access=smb2.READ_ONLY, disposition=smb2.OPEN)
+        table = self.server.directory + '/lock/hvrs_sqos_flows.tdb'
+        full = 0x10000
+        for i in range(self.flows):
+            if i == min(self.flows // 3, 2 * full):
+                before, size = self.memory(), os.stat(table).st_size
+            file = theirs if i % 2 else self.file
+            while True:
+                status, _ = self.ask(SET_FLOW | SET_POLICY, uuid.uuid4(),
+                                     limit=100, file=file)
+                if i < full or status != NO_RESOURCES:
+                    break
+                time.sleep(2)
+            self.expect(OK, status)
+        self.assertLess(self.memory(), before + 1024)
+        if self.flows > 2 * full:
+            self.assertLess(os.stat(table).st_size, 1.25 * size)
 
 
 class Asker(threading.Thread):
