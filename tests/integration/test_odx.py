@@ -620,9 +620,11 @@ class Model(lab.Case):
     """Random operations against a model of files and tokens."""
 
     operations = int(os.environ.get('HVRS_LONG') or 0) * 20000 or 2500
+    seed = 10 * int(os.environ.get('HVRS_SEED') or 0)
     SIZE = 256 * KIB
 
     def run_on(self, share, seed):
+        seed += self.seed
         random.seed(seed)
         directory = lab.DIRECTORIES[share] + '/odx-model'
         lab.run('rm', '-rf', directory)
@@ -647,7 +649,8 @@ class Model(lab.Case):
             self.assert_bytes(bytes(wanted),
                               lab.content('%s/f%d' % (directory, i)))
 
-    def part(self, data, unit=512):
+    def part(self, data):
+        unit = random.choice((512, 4096))
         size = max(len(data), unit)
         offset = random.randrange(size // unit) * unit
         length = min(random.choice((1, 7, 8, 64, 200)) * unit,
@@ -681,22 +684,31 @@ class Model(lab.Case):
             moved, _, token = odx.get(files[i], offset, length)
             self.assertLessEqual(moved, length)
             data = bytes(model[i][offset:offset + moved])
-            tokens.append((token, moved, data + bytes(moved - len(data))))
+            # Of a zero token, nothing tells where its source ended.
+            whole = moved if token == ZERO else len(data)
+            tokens.append((token, time.monotonic(), moved, whole,
+                           data + bytes(moved - len(data))))
             del tokens[:-20]
         else:
-            token, moved, data = random.choice(tokens)
-            start = random.randrange(moved // 512) * 512
+            token, born, moved, whole, data = random.choice(tokens)
+            # What lies at whole clusters can be shared.
+            unit = random.choice((512, 4096))
+            start = random.randrange(max(moved // unit, 1)) * unit
             length = moved - start
             size = len(model[j])
-            offset = random.randrange(size // 512) * 512
+            grows = size % 512 == 0 and random.random() < 0.1
+            offset = size if grows else \
+                random.randrange(max(size // unit, 1)) * unit
             status, out = files[j].fsctl(
                 OFFLOAD_WRITE, write(offset, length, token, start), 16)
-            if status == INVALID_TOKEN and share == 'vmext4':
+            if status == INVALID_TOKEN and (
+                    share == 'vmext4' or time.monotonic() > born + 100):
                 return
             self.expect(OK, status)
             done = int.from_bytes(out[8:], 'little')
-            real = min(done, size - offset)
             self.assertGreater(done, 0)
+            # A file that grows ends where the source did.
+            real = min(done, whole - start if grows else size - offset)
             model[j][offset:offset + real] = data[start:start + real]
 
     def test_on_xfs(self):
