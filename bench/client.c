@@ -27,6 +27,7 @@
 #define NAME_MAX_UNITS 64
 #define CREATED 88
 #define BUFFER ((size_t)256 << 10)
+#define KEEP_CONTEXTS (56 + 76)
 #define CREDIT_UNIT 65536u
 
 /* Named in the documentation of libsmb2 but in none of its headers. */
@@ -36,6 +37,7 @@
 #define COMMAND_CLOSE 6
 #define COMMAND_READ 8
 #define COMMAND_WRITE 9
+#define COMMAND_LOCK 10
 #define COMMAND_IOCTL 11
 #define COMMAND_QUERY_INFO 16
 
@@ -43,6 +45,7 @@ struct client {
 	struct smb2_context *smb2;
 	uint8_t ids[CLIENT_FILES][16];
 	size_t creating;	/* of ids: the CREATE under way */
+	int promise;		/* DH2Q flags of its answer, or -1 */
 	int fd;
 	uint64_t next_id;
 	uint32_t tree;
@@ -135,9 +138,29 @@ static int skip(struct client *client, size_t bytes)
 	return 0;
 }
 
+/* The flags of the DH2Q context of a CREATE's answer, or -1. */
+static int promise_of(const uint8_t *header, size_t size)
+{
+	size_t at = get32(header + HEADER + 80);
+	size_t end = at + get32(header + HEADER + 84);
+
+	while (at >= HEADER && end <= size && at + 32 <= end) {
+		const uint8_t *c = header + at;
+		uint32_t next = get32(c);
+
+		if (c[4] == 16 && c[6] == 4 && get32(c + 12) == 8 &&
+		    memcmp(c + 16, "DH2Q", 4) == 0) {
+			return (int)get32(c + 28);
+		}
+		at = next != 0 ? at + next : end;
+	}
+	return -1;
+}
+
 int client_next(struct client *client, struct client_reply *_reply)
 {
-	const size_t least = FRAME + HEADER + 8;
+	/* An answer to a lock has no more. */
+	const size_t least = FRAME + HEADER + 4;
 	const uint8_t *frame = NULL;
 	const uint8_t *header = NULL;
 	struct client_reply reply = {};
@@ -153,20 +176,26 @@ int client_next(struct client *client, struct client_reply *_reply)
 	reply.status = get32(header + 8);
 	reply.id = get64(header + 24);
 	command = header[12];
-	if (get32(header) != 0x424D53FE || size < HEADER + 8) {
+	if (get32(header) != 0x424D53FE || size < HEADER + 4) {
 		fprintf(stderr, "bench: no SMB2 message\n");
 		return -1;
 	}
 	if (command == COMMAND_READ || command == COMMAND_WRITE) {
+		if (size < HEADER + 8 || need(client, least + 4) != 0) {
+			return -1;
+		}
+		header = client->in + client->at + FRAME;
 		reply.length = get32(header + HEADER + 4);
 	}
 	if (command == COMMAND_CREATE && reply.status == CLIENT_SUCCESS) {
-		if (need(client, FRAME + HEADER + CREATED) != 0) {
+		if (size < HEADER + CREATED || size > BUFFER - FRAME ||
+		    need(client, FRAME + size) != 0) {
 			return -1;
 		}
 		header = client->in + client->at + FRAME;
 		memcpy(client->ids[client->creating], header + HEADER + 64,
 		       16);
+		client->promise = promise_of(header, size);
 	}
 	if (skip(client, FRAME + size) != 0) {
 		return -1;
@@ -351,6 +380,77 @@ int client_create(struct client *client, size_t file, const char *name,
 	}
 	client->creating = file;
 	return request(client, COMMAND_CREATE, body, at, NULL, 0, 0, _id);
+}
+
+/*
+ * [MS-SMB2] 2.2.13.2.10 and .11.  A lease, since Samba 4.25 knows no
+ * persistent handle with a batch oplock; its key is the handle's GUID.
+ */
+int client_keep(struct client *client, size_t file, const char *name,
+		const uint8_t guid[16], uint32_t flags, uint64_t *_id)
+{
+	uint8_t body[56 + 2 * NAME_MAX_UNITS + 8 + KEEP_CONTEXTS] = {};
+	size_t units = strlen(name);
+	size_t at = 56 + (2 * units + 7) / 8 * 8;
+	size_t i = 0;
+	uint8_t *c = body + at;
+
+	if (units > NAME_MAX_UNITS) {
+		return -1;
+	}
+	put16(body, 57);
+	body[3] = 0xFF;			/* a lease */
+	put32(body + 4, 2);		/* impersonation */
+	put32(body + 24, 0x10083);	/* read, write, attributes, delete */
+	put32(body + 36, 3);		/* open or create */
+	put32(body + 40, 0x40);		/* no directory */
+	put16(body + 44, HEADER + 56);
+	put16(body + 46, (uint16_t)(2 * units));
+	for (i = 0; i < units; i++) {
+		body[56 + 2 * i] = (uint8_t)name[i];
+	}
+	put32(body + 48, (uint32_t)(HEADER + at));
+	put32(body + 52, KEEP_CONTEXTS);
+	put32(c, 56);
+	put16(c + 4, 16);
+	put16(c + 6, 4);
+	put16(c + 10, 24);
+	put32(c + 12, 32);
+	memcpy(c + 16, "DH2Q", 4);
+	put32(c + 28, flags);
+	memcpy(c + 40, guid, 16);
+	c += 56;
+	put16(c + 4, 16);
+	put16(c + 6, 4);
+	put16(c + 10, 24);
+	put32(c + 12, 52);
+	memcpy(c + 16, "RqLs", 4);
+	memcpy(c + 24, guid, 16);
+	put32(c + 40, 7);		/* read, handle, write */
+	client->creating = file;
+	return request(client, COMMAND_CREATE, body, at + KEEP_CONTEXTS, NULL, 0, 0,
+		       _id);
+}
+
+int client_promise(const struct client *client)
+{
+	return client->promise;
+}
+
+int client_lock(struct client *client, size_t file, uint64_t offset,
+		uint64_t length, bool unlock, uint64_t *_id)
+{
+	uint8_t body[48] = {};
+
+	put16(body, 48);
+	put16(body + 2, 1);
+	memcpy(body + 8, client->ids[file], 16);
+	put64(body + 24, offset);
+	put64(body + 32, length);
+	/* Unlock, or exclusive and without waiting. */
+	put32(body + 40, unlock ? 0x4 : 0x12);
+	return request(client, COMMAND_LOCK, body, sizeof(body), NULL, 0, 0,
+		       _id);
 }
 
 int client_end(struct client *client, size_t file, uint64_t *_id)
@@ -541,11 +641,34 @@ failed:
 	return -1;
 }
 
+int client_adopt(const struct client_adopted *adopted,
+		 struct client **_client)
+{
+	struct client *client = calloc(1, sizeof(*client));
+
+	if (client == NULL) {
+		return -1;
+	}
+	client->in = malloc(BUFFER);
+	if (client->in == NULL) {
+		free(client);
+		return -1;
+	}
+	client->fd = adopted->fd;
+	client->tree = adopted->tree;
+	client->session = adopted->session;
+	client->next_id = adopted->next_id;
+	*_client = client;
+	return 0;
+}
+
 /* Just hangs up: the server closes what was open. */
 void client_close(struct client *client)
 {
 	if (client != NULL) {
-		smb2_destroy_context(client->smb2);
+		if (client->smb2 != NULL) {
+			smb2_destroy_context(client->smb2);
+		}
 		free(client->in);
 		free(client);
 	}

@@ -42,6 +42,16 @@ int client_open(const struct client_where *where, const char *const *names,
 		size_t count, struct client **_client);
 void client_close(struct client *client);
 
+/* A connection that somebody else has logged on. */
+struct client_adopted {
+	int fd;
+	uint32_t tree;
+	uint64_t session;
+	uint64_t next_id;
+};
+int client_adopt(const struct client_adopted *adopted,
+		 struct client **_client);
+
 /* The process of the server that serves this connection, -1 if unknown. */
 pid_t client_server(const struct client *client);
 
@@ -71,6 +81,20 @@ struct client_context {
 int client_create(struct client *client, size_t file, const char *name,
 		  const struct client_context *context, uint64_t *_id);
 int client_end(struct client *client, size_t file, uint64_t *_id);
+
+/*
+ * Makes or opens a file for itself alone with a lease, as a durable
+ * handle of the second version: 0, or 2 for a persistent one.
+ * client_promise() tells of the flags in the last answer, -1 where no handle
+ * is kept.
+ */
+int client_keep(struct client *client, size_t file, const char *name,
+		const uint8_t guid[16], uint32_t flags, uint64_t *_id);
+int client_promise(const struct client *client);
+
+/* Takes or gives up an exclusive lock of a byte range. */
+int client_lock(struct client *client, size_t file, uint64_t offset,
+		uint64_t length, bool unlock, uint64_t *_id);
 
 /* To wait for several: readable, or replies that were read already. */
 int client_socket(const struct client *client);

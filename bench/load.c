@@ -156,6 +156,7 @@ static const struct {
 	{ "beside", beside_measure, 1 },
 	{ "shared", shared_measure, 2 },
 	{ "qos", qos_measure, 1 },
+	{ "handles", handles_measure, 1 },
 };
 
 static const char usage[] =
@@ -173,13 +174,18 @@ static const char usage[] =
 	"  qos      what the server makes of storage QoS (--operation limit,\n"
 	"           minimum, latency, control; --policy, --limit, --clients,\n"
 	"           --depth, --seconds, --rounds; --extents: flows)\n"
+	"  handles  opens, locks and writes of durable handles on connections\n"
+	"           that were logged on, NAME=FD:TREE:SESSION:NEXT each, all at\n"
+	"           once (--operation open, lock, write; --promise 0 or 2,\n"
+	"           --size, --depth, --seconds)\n"
 	"\n"
 	"  --port N --user NAME --password TEXT   of the server on 127.0.0.1\n";
 
 enum {
 	ARG_PORT = 1, ARG_USER, ARG_PASSWORD, ARG_OPERATION, ARG_RANDOM,
 	ARG_SIZE, ARG_DEPTH, ARG_SECONDS, ARG_ROUNDS, ARG_LENGTH, ARG_EXTENTS,
-	ARG_IMAGE, ARG_CLIENTS, ARG_POLICY, ARG_LIMIT, ARG_HELP,
+	ARG_IMAGE, ARG_CLIENTS, ARG_POLICY, ARG_LIMIT,
+	ARG_PROMISE, ARG_HELP,
 };
 
 static const struct option arguments[] = {
@@ -198,6 +204,7 @@ static const struct option arguments[] = {
 	{ "clients", required_argument, NULL, ARG_CLIENTS },
 	{ "policy", required_argument, NULL, ARG_POLICY },
 	{ "limit", required_argument, NULL, ARG_LIMIT },
+	{ "promise", required_argument, NULL, ARG_PROMISE },
 	{ "help", no_argument, NULL, ARG_HELP },
 	{}
 };
@@ -213,6 +220,9 @@ static int take_argument(struct load_options *options, int which)
 	case ARG_POLICY: options->policy = optarg; return 0;
 	case ARG_LIMIT:
 		options->limit = strtoull(optarg, NULL, 10);
+		return 0;
+	case ARG_PROMISE:
+		options->promise = (uint32_t)strtoul(optarg, NULL, 10);
 		return 0;
 	case ARG_CLIENTS:
 		options->clients = (uint32_t)strtoul(optarg, NULL, 10);

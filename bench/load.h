@@ -12,11 +12,14 @@
 
 #include "client.h"
 
-#define TARGETS_MAX 4
+#define TARGETS_MAX 32
 #define MILLISECOND ((uint64_t)1000000)
 #define SECOND ((uint64_t)1000000000)
 
-/* A share, and its directory on this machine. */
+/*
+ * A share, and its directory on this machine; for handles, a name and a
+ * connection: FD:TREE:SESSION:NEXT.
+ */
 struct target {
 	const char *share;
 	const char *directory;
@@ -38,6 +41,7 @@ struct load_options {
 	uint32_t clients;
 	const char *policy;	/* of storage QoS, and a limit in requests */
 	uint64_t limit;
+	uint32_t promise;	/* what a durable handle is to be: 0 or 2 */
 	struct target targets[TARGETS_MAX];
 	size_t count;
 };
@@ -48,6 +52,7 @@ int ranges_measure(const struct load_options *options);
 int beside_measure(const struct load_options *options);
 int shared_measure(const struct load_options *options);
 int qos_measure(const struct load_options *options);
+int handles_measure(const struct load_options *options);
 
 /* Nanoseconds of a clock that never goes back. */
 uint64_t load_now(void);

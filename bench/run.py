@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures the lab's server: plain reads and writes, trim, zero and clone of
-ranges, readers beside a long zero, and limits of storage QoS, each next to its
-yardstick.  Runs
-inside the lab ("make bench"); README.md beside tells the method."""
+ranges, readers beside a long zero, limits of storage QoS, and handles that
+outlive smbd, each next to its yardstick.  Runs inside the lab ("make bench");
+README.md beside tells the method."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from figures import Figure, in_pairs, median, table  # noqa: E402
+from handles_part import Handles  # noqa: E402
 from plot import picture  # noqa: E402
 
 MIB = 1 << 20
@@ -25,12 +26,16 @@ BESIDE_EXTENTS = 30000       # close to a second to free
 # one share in a round of reads and writes; extents of the fragmented file.
 EFFORTS = {
     'quick': {'io': 16, 'seconds': 0.08, 'ranges': 40, 'many': 2,
-              'beside': 2, 'extents': 10000, 'qos': 5, 'latency': 6},
+              'beside': 2, 'extents': 10000, 'qos': 5, 'latency': 6,
+              'handle rounds': 3, 'handle seconds': 0.4, 'kills': 3,
+              'handles': 2000, 'reclaims': 1, 'held': 500},
     'full': {'io': 60, 'seconds': 0.12, 'ranges': 150, 'many': 5,
-             'beside': 6, 'extents': 100000, 'qos': 30, 'latency': 20},
+             'beside': 6, 'extents': 100000, 'qos': 30, 'latency': 20,
+             'handle rounds': 8, 'handle seconds': 0.8, 'kills': 10,
+             'handles': 10000, 'reclaims': 3, 'held': 1000},
 }
 
-PARTS = ('io', 'ranges', 'beside', 'qos')
+PARTS = ('io', 'ranges', 'beside', 'qos', 'handles')
 
 IO = {
     'title': 'Reads and writes',
@@ -38,7 +43,7 @@ IO = {
     'value': 'vm', 'yardstick': 'plain',
 }
 SYNC = dict(IO, title='Writes against a share that syncs each of them',
-            explained='told, not judged: vm does not write through yet',
+            explained='told, not judged: vm does not write through here',
             yardstick='plainsync')
 RANGES = {
     'title': 'Trim, zero and clone',
@@ -293,6 +298,11 @@ class Bench:
                 [value / 50e-6 for value in each], ('<=', 1),
                 'a bare round trip takes %.0f us' % median(trip)))
 
+    # ---- handles ------------------------------------------------------------
+
+    def handles(self):
+        Handles(self).measure()
+
     # ---- the whole ----------------------------------------------------------
 
     def report(self):
@@ -332,6 +342,8 @@ def main():
     parser.add_argument('--strict', action='store_true',
                         help='exit with 1 if a target is missed for sure')
     parser.add_argument('--port', default=os.environ.get('PORT', '1445'))
+    parser.add_argument('--other', type=int,
+                        help='port of a Samba 4.25 to compare with')
     parser.add_argument('--load', default='build/waf/trixie/bin/bench-load')
     parser.add_argument('--out', default='build/bench')
     options = parser.parse_args()
