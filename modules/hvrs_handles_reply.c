@@ -265,9 +265,7 @@ static void flush_start(struct tevent_context *ev)
 		return;
 	}
 	for (held = all_held; held != NULL; held = held->next) {
-		if (held->point.generation > job->point.generation ||
-		    (held->point.generation == job->point.generation &&
-		     held->point.end > job->point.end)) {
+		if (held->point.end > job->point.end) {
 			job->point = held->point;
 		}
 	}

@@ -22,6 +22,7 @@
 #define HEAD_SIZE 60
 #define FILE_KEY_SIZE 24
 #define CLIENT_IDS 16
+#define CURE_MS 1000
 #define HEAD_CONNECTED 0x1
 #define HEAD_LEAVING 0x2
 
@@ -432,6 +433,119 @@ static int log_put(const struct handle_record *r,
 	return ret;
 }
 
+struct traverse {
+	bool (*fn)(struct state_handle *h, void *data);
+	void *data;
+};
+
+static int traverse_one(struct db_record *rec, void *private_data)
+{
+	struct traverse *traverse = private_data;
+	TDB_DATA key = dbwrap_record_get_key(rec);
+	struct state_handle *h = NULL;
+	bool more = true;
+
+	if (key.dsize == 9 && key.dptr[0] == 'i') {
+		h = handle_unpack(talloc_tos(), dbwrap_record_get_value(rec));
+		if (h != NULL) {
+			more = traverse->fn(h, traverse->data);
+		}
+		TALLOC_FREE(h);
+	}
+	return more ? 0 : -1;
+}
+
+void state_handles_traverse(bool (*fn)(struct state_handle *h, void *data),
+			    void *data)
+{
+	struct traverse traverse = { .fn = fn, .data = data };
+
+	if (index_db != NULL) {
+		dbwrap_traverse_read(index_db, traverse_one, &traverse, NULL);
+	}
+}
+
+/* ---- the log anew --------------------------------------------------------------- */
+
+static size_t frame_append(uint8_t *out, const struct handle_record *r)
+{
+	struct handle_frame frame = {
+		.kind = HANDLE_FRAME_PUT, .revision = r->revision,
+		.id = r->id,
+	};
+	size_t size = handle_record_encode(r, NULL, 0);
+	uint8_t *bytes = NULL;
+
+	if (out == NULL || size == 0) {
+		return size == 0 ? 0 : handle_frame_size(size);
+	}
+	bytes = talloc_array(talloc_tos(), uint8_t, size);
+	if (bytes == NULL) {
+		return 0;
+	}
+	handle_record_encode(r, bytes, size);
+	frame.payload.data = bytes;
+	frame.payload.length = size;
+	handle_frame_encode(&frame, out);
+	TALLOC_FREE(bytes);
+	return handle_frame_size(size);
+}
+
+struct compact {
+	uint8_t *out;
+	size_t length;
+	bool failed;
+};
+
+static bool compact_one(struct state_handle *h, void *private_data)
+{
+	struct compact *compact = private_data;
+	size_t need = frame_append(NULL, &h->record);
+	uint8_t *grown = talloc_realloc(NULL, compact->out, uint8_t,
+					compact->length + need);
+
+	if (grown == NULL) {
+		compact->failed = true;
+		return false;
+	}
+	compact->out = grown;
+	compact->length += frame_append(grown + compact->length, &h->record);
+	return true;
+}
+
+/* The log from the index; the caller has locked the index. */
+static int compact_log(void)
+{
+	struct compact compact = {};
+	int ret = 0;
+
+	state_handles_traverse(compact_one, &compact);
+	ret = compact.failed ? -ENOMEM :
+		state_log_rewrite(compact.out, compact.length);
+	TALLOC_FREE(compact.out);
+	return ret;
+}
+
+/* After an error of the disk, when it is well again; the index is locked. */
+static void cure_log(void)
+{
+	int ret = 0;
+
+	if (!state_log_cure_turn(state_handles_now(), CURE_MS)) {
+		return;
+	}
+	become_root();
+	ret = compact_log();
+	unbecome_root();
+	if (ret == 0) {
+		DBG_ERR("hvrs: %s/handles.log is written anew: clients get "
+			"persistent and resilient handles again\n", store);
+	} else {
+		DBG_NOTICE("hvrs: %s/handles.log still cannot be written: "
+			   "%s\n", store, strerror(-ret));
+	}
+}
+
 int state_handles_store(struct state_handle *h,
 			struct state_log_point *_point)
 {
@@ -454,6 +568,7 @@ int state_handles_store(struct state_handle *h,
 	}
 	TALLOC_FREE(old);
 	h->record.revision++;
+	cure_log();
 	step("append");
 	ret = log_put(&h->record, _point);
 	step("appended");
@@ -554,38 +669,6 @@ bool state_handles_claim(uint64_t id, const struct server_id *me)
 	TALLOC_FREE(h);
 	TALLOC_FREE(lock);
 	return mine;
-}
-
-struct traverse {
-	bool (*fn)(struct state_handle *h, void *data);
-	void *data;
-};
-
-static int traverse_one(struct db_record *rec, void *private_data)
-{
-	struct traverse *traverse = private_data;
-	TDB_DATA key = dbwrap_record_get_key(rec);
-	struct state_handle *h = NULL;
-	bool more = true;
-
-	if (key.dsize == 9 && key.dptr[0] == 'i') {
-		h = handle_unpack(talloc_tos(), dbwrap_record_get_value(rec));
-		if (h != NULL) {
-			more = traverse->fn(h, traverse->data);
-		}
-		TALLOC_FREE(h);
-	}
-	return more ? 0 : -1;
-}
-
-void state_handles_traverse(bool (*fn)(struct state_handle *h, void *data),
-			    void *data)
-{
-	struct traverse traverse = { .fn = fn, .data = data };
-
-	if (index_db != NULL) {
-		dbwrap_traverse_read(index_db, traverse_one, &traverse, NULL);
-	}
 }
 
 /* ---- devices that have other numbers now ------------------------------------------ */
@@ -719,75 +802,20 @@ static bool restore_one(struct handle_bytes payload, uint64_t now)
 	return index_put(&h);
 }
 
-static size_t frame_append(uint8_t *out, const struct handle_record *r)
-{
-	struct handle_frame frame = {
-		.kind = HANDLE_FRAME_PUT, .revision = r->revision,
-		.id = r->id,
-	};
-	size_t size = handle_record_encode(r, NULL, 0);
-	uint8_t *bytes = NULL;
-
-	if (out == NULL || size == 0) {
-		return size == 0 ? 0 : handle_frame_size(size);
-	}
-	bytes = talloc_array(talloc_tos(), uint8_t, size);
-	if (bytes == NULL) {
-		return 0;
-	}
-	handle_record_encode(r, bytes, size);
-	frame.payload.data = bytes;
-	frame.payload.length = size;
-	handle_frame_encode(&frame, out);
-	TALLOC_FREE(bytes);
-	return handle_frame_size(size);
-}
-
-struct compact {
-	uint8_t *out;
-	size_t length;
-	bool failed;
-};
-
-static bool compact_one(struct state_handle *h, void *private_data)
-{
-	struct compact *compact = private_data;
-	size_t need = frame_append(NULL, &h->record);
-	uint8_t *grown = talloc_realloc(NULL, compact->out, uint8_t,
-					compact->length + need);
-
-	if (grown == NULL) {
-		compact->failed = true;
-		return false;
-	}
-	compact->out = grown;
-	compact->length += frame_append(grown + compact->length, &h->record);
-	return true;
-}
-
-/* The log from the index; the caller has locked the index. */
-static int compact_log(void)
-{
-	struct compact compact = {};
-	int ret = 0;
-
-	state_handles_traverse(compact_one, &compact);
-	ret = compact.failed ? -ENOMEM :
-		state_log_rewrite(compact.out, compact.length);
-	TALLOC_FREE(compact.out);
-	return ret;
-}
-
 /* Nobody appends meanwhile: all do it with the index locked. */
 void state_handles_compact(void)
 {
 	struct db_record *lock = NULL;
 	int ret = 0;
 
-	if (index_db == NULL || !state_log_is_long()) {
+	if (index_db == NULL || (!state_log_is_long() &&
+				 !state_log_is_sick())) {
 		return;
 	}
 	lock = index_lock(talloc_tos());
+	if (lock != NULL) {
+		cure_log();
+	}
 	if (lock != NULL && state_log_is_long()) {
 		become_root();
 		ret = compact_log();
@@ -879,7 +907,15 @@ static bool index_open(const char *directory)
 	}
 	ok = state_log_open(shared, directory) == 0;
 	lock = index_lock(talloc_tos());
-	if (ok && lock != NULL && !dbwrap_exists(index_db, key_data(&mark))) {
+	if (ok && lock != NULL && dbwrap_exists(index_db, key_data(&mark))) {
+		ok = state_log_is_known();
+		if (!ok) {
+			DBG_ERR("hvrs: processes of this smbd have another "
+				"build of this module. New clients get no "
+				"persistent and no resilient handles before "
+				"smbd is started again\n");
+		}
+	} else if (ok && lock != NULL) {
 		state_log_disable();
 		ok = restore(directory);
 		if (ok) {

@@ -1,13 +1,20 @@
 /*
- * Appending needs no lock: the kernel serialises writes with O_APPEND.  A
- * process that is stopped or dies in the middle of anything here keeps nobody
- * else from going on: the leader of a flush is passed by after a while.
+ * The file is written with zeros ahead of what is appended, so that a flush
+ * has nothing to do but the data: no block to allocate, no length to note,
+ * one flush of the device.  Where the log ends is known to the processes; what
+ * one that died has begun to write lies behind the end and is written over.
+ *
+ * Places are counted on from one log to the next that replaces it: so what is
+ * known to be on disk never goes back, and a flush that was begun for a log
+ * may end after it was replaced.
+ *
+ * A process that is stopped or dies in a flush keeps nobody else from going
+ * on: the leader is passed by after a while.
  */
 #include "state_log.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -19,22 +26,38 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SHARED_MAGIC 0x3153524C48535648ULL
+#define SHARED_MAGIC 0x3253524C48535648ULL
 #define LOG_LONG ((uint64_t)16 << 20)
-#define LOG_RESERVE ((uint64_t)4 << 20)
+#define LOG_RESERVE ((uint64_t)1 << 20)
 #define LEADER_PATIENCE_MS 200
+#define GATHER_PROCESSES 64
+#define GATHER_RECENT_MS 30
+#define GATHER_PART 3		/* of those that are at it */
+#define GATHER_MOST_MS 10
+#define GATHER_IDLE_MS 3
+
+/* One log: only the other one of the two is ever filled in. */
+struct log {
+	uint64_t generation;	/* 0: it may not be written */
+	uint64_t base;		/* place of its first byte */
+	uint64_t end;		/* place behind the last frame */
+	uint64_t reserved;	/* place up to which there are blocks */
+	uint64_t size;		/* bytes when it was new */
+	uint32_t broken;	/* a flush failed */
+	uint32_t spare;
+};
 
 struct shared {
 	uint64_t magic;
-	uint64_t generation;	/* of the log; 0: none may be written */
-	uint64_t synced;	/* bytes of it that are on disk */
-	uint64_t size;		/* bytes of it when it was rewritten */
-	uint64_t reserved;	/* bytes of it that have blocks on disk */
-	uint64_t flushes;
+	uint64_t synced;	/* place up to which all is on disk */
 	uint64_t last_turn;	/* milliseconds, of state_log_turn() */
+	uint64_t last_cure;
+	uint32_t current;	/* of logs */
 	uint32_t turn;		/* futex: grows with every flush */
 	uint32_t leader;	/* a thread that flushes */
-	uint32_t broken;	/* a flush or a write failed */
+	uint32_t arrived;	/* who asked since the last flush began */
+	struct log logs[2];
+	uint64_t asked[GATHER_PROCESSES];	/* milliseconds, by pid */
 };
 
 static struct {
@@ -49,6 +72,13 @@ static struct {
 
 #define LOAD(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
 #define STORE(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+
+static struct log *current_log(void)
+{
+	struct shared *shared = log_state.shared;
+
+	return &shared->logs[LOAD(&shared->current) & 1];
+}
 
 static void advance(uint64_t *word, uint64_t to)
 {
@@ -165,20 +195,41 @@ int state_log_read(TALLOC_CTX *mem_ctx, uint8_t **_log, size_t *_length)
 	return 0;
 }
 
-static int write_all(int fd, const uint8_t *bytes, size_t length)
+static int write_at(int fd, const uint8_t *bytes, size_t length,
+		    uint64_t offset)
 {
 	while (length > 0) {
-		ssize_t n = write(fd, bytes, length);
+		ssize_t n = pwrite(fd, bytes, length, (off_t)offset);
 
+		if (n == 0) {
+			return -ENOSPC;
+		}
 		if (n < 0 && errno != EINTR) {
 			return -errno;
 		}
 		if (n > 0) {
 			bytes += n;
 			length -= (size_t)n;
+			offset += (uint64_t)n;
 		}
 	}
 	return 0;
+}
+
+static int write_zeros(int fd, uint64_t offset, uint64_t length)
+{
+	static const uint8_t zeros[65536];
+	int ret = 0;
+
+	while (length > 0 && ret == 0) {
+		size_t part = length < sizeof(zeros) ? (size_t)length :
+			sizeof(zeros);
+
+		ret = write_at(fd, zeros, part, offset);
+		offset += part;
+		length -= part;
+	}
+	return ret;
 }
 
 static int sync_directory(void)
@@ -197,8 +248,11 @@ static int sync_directory(void)
 int state_log_rewrite(const uint8_t *frames, size_t length)
 {
 	struct shared *shared = log_state.shared;
+	struct log *old = current_log();
+	struct log *log = &shared->logs[(LOAD(&shared->current) & 1) ^ 1];
 	uint8_t header[HANDLE_LOG_HEADER] = {};
 	uint64_t generation = 0;
+	uint64_t reserved = 0;
 	char *path = NULL;
 	int fd = -1;
 	int ret = 0;
@@ -208,8 +262,11 @@ int state_log_rewrite(const uint8_t *frames, size_t length)
 	}
 	/* Never one that any process has seen before. */
 	generation = (uint64_t)time(NULL) << 20;
-	if (generation <= LOAD(&shared->generation)) {
-		generation = LOAD(&shared->generation) + 1;
+	if (generation <= old->generation) {
+		generation = old->generation + 1;
+	}
+	if (generation <= log->generation) {
+		generation = log->generation + 1;
 	}
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd == -1) {
@@ -218,9 +275,14 @@ int state_log_rewrite(const uint8_t *frames, size_t length)
 		return ret;
 	}
 	handle_log_header_encode(generation, header);
-	ret = write_all(fd, header, sizeof(header));
+	ret = write_at(fd, header, sizeof(header), 0);
 	if (ret == 0) {
-		ret = write_all(fd, frames, length);
+		ret = write_at(fd, frames, length, sizeof(header));
+	}
+	/* Where the disk is full, later. */
+	if (ret == 0 && write_zeros(fd, sizeof(header) + length,
+				    LOG_RESERVE) == 0) {
+		reserved = LOG_RESERVE;
 	}
 	if (ret == 0 && fsync(fd) != 0) {
 		ret = -errno;
@@ -238,141 +300,169 @@ int state_log_rewrite(const uint8_t *frames, size_t length)
 		return ret;
 	}
 	free(path);
-	STORE(&shared->magic, SHARED_MAGIC);
-	STORE(&shared->size, sizeof(header) + length);
-	STORE(&shared->synced, sizeof(header) + length);
-	STORE(&shared->reserved, 0);
+	/* Who waits for a place in the old one finds it on disk. */
+	STORE(&log->generation, generation);
+	STORE(&log->base, old->end);
+	STORE(&log->end, old->end + sizeof(header) + length);
+	STORE(&log->reserved, log->end + reserved);
+	STORE(&log->size, sizeof(header) + length);
+	STORE(&log->broken, 0);
+	STORE(&shared->current, (LOAD(&shared->current) & 1) ^ 1);
+	advance(&shared->synced, log->end);
 	STORE(&shared->leader, 0);
-	STORE(&shared->broken, 0);
-	STORE(&shared->generation, generation);
+	STORE(&shared->magic, SHARED_MAGIC);
 	return 0;
 }
 
 void state_log_disable(void)
 {
 	if (log_state.shared != NULL) {
-		STORE(&log_state.shared->generation, 0);
+		STORE(&current_log()->generation, 0);
 	}
 }
 
-/* A descriptor of the present log that is this process' own. */
-static int log_descriptor(uint64_t *_generation)
+bool state_log_is_known(void)
 {
-	struct shared *shared = log_state.shared;
-	uint64_t generation = LOAD(&shared->generation);
+	return log_state.shared != NULL &&
+		LOAD(&log_state.shared->magic) == SHARED_MAGIC;
+}
+
+bool state_log_is_sick(void)
+{
+	return log_state.shared != NULL &&
+		(LOAD(&current_log()->generation) == 0 ||
+		 LOAD(&current_log()->broken) != 0);
+}
+
+/*
+ * An error of the disk, or a log that is not where it was: it has to be
+ * written anew.  Not where merely something was short.
+ */
+static int broken(const struct log *seen, int error)
+{
+	struct log *now = current_log();
+
+	switch (-error) {
+	case ENOSPC:
+	case EDQUOT:
+	case ENOMEM:
+	case EMFILE:
+	case ENFILE:
+	case EAGAIN:
+		return error;
+	}
+	if (LOAD(&now->generation) == seen->generation) {
+		STORE(&now->broken, 1);
+	}
+	return error;
+}
+
+/*
+ * A descriptor of a log that is this process' own; the log as it was when the
+ * descriptor was right.
+ */
+static int log_descriptor(struct log *_log)
+{
+	struct log *log = current_log();
+	struct log seen = {
+		.generation = LOAD(&log->generation), .base = LOAD(&log->base),
+		.end = LOAD(&log->end), .reserved = LOAD(&log->reserved),
+		.broken = LOAD(&log->broken),
+	};
 	uint8_t header[HANDLE_LOG_HEADER] = {};
 	uint64_t found = 0;
 	int fd = -1;
 
-	if (generation == 0 || LOAD(&shared->broken) != 0) {
+	if (log != current_log() || LOAD(&log->generation) != seen.generation) {
+		return -EAGAIN;
+	}
+	if (seen.generation == 0 || seen.broken != 0) {
 		return -EIO;
 	}
 	pthread_mutex_lock(&log_state.mutex);
-	if (log_state.fd != -1 && (log_state.generation != generation ||
+	if (log_state.fd != -1 && (log_state.generation != seen.generation ||
 				   log_state.pid != getpid())) {
 		close(log_state.fd);
 		log_state.fd = -1;
 	}
 	if (log_state.fd == -1) {
-		fd = open(log_state.path, O_RDWR | O_APPEND | O_CLOEXEC);
+		fd = open(log_state.path, O_RDWR | O_CLOEXEC);
 		if (fd != -1 && (read_all(fd, header, sizeof(header)) != 0 ||
 				 handle_log_header_decode(
 					header, sizeof(header), &found) != 0 ||
-				 found != generation)) {
+				 found != seen.generation)) {
 			close(fd);
 			fd = -1;
-			errno = EIO;
+			errno = log != current_log() ? EAGAIN : EIO;
 		}
 		log_state.fd = fd;
-		log_state.generation = generation;
+		log_state.generation = seen.generation;
 		log_state.pid = getpid();
 	}
 	fd = log_state.fd == -1 ? -errno : log_state.fd;
 	pthread_mutex_unlock(&log_state.mutex);
-	*_generation = generation;
-	return fd;
+	*_log = seen;
+	return fd < 0 ? broken(&seen, fd) : fd;
 }
 
-/*
- * Blocks are reserved before they are needed, so that a full disk refuses a
- * frame as a whole instead of half of it.
- */
-static int reserve(int fd, size_t size)
+/* A full disk is found here, before there is half a frame. */
+static int reserve(int fd, const struct log *log, uint64_t end)
 {
-	struct shared *shared = log_state.shared;
-	uint64_t reserved = LOAD(&shared->reserved);
-	struct stat st = {};
+	uint64_t to = end + LOG_RESERVE;
+	int ret = 0;
 
-	if (fstat(fd, &st) != 0) {
-		return -errno;
-	}
-	/* Twice: others append at the same time. */
-	if ((uint64_t)st.st_size + LOG_RESERVE / 4 + 2 * size <= reserved) {
+	if (end <= log->reserved) {
 		return 0;
 	}
-	reserved = (uint64_t)st.st_size + LOG_RESERVE + 2 * size;
-	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)reserved) != 0) {
-		if (errno != EOPNOTSUPP && errno != ENOSYS) {
-			return -errno;
-		}
-		reserved = UINT64_MAX;
+	ret = write_zeros(fd, log->reserved - log->base, to - log->reserved);
+	if (ret == 0) {
+		STORE(&current_log()->reserved, to);
 	}
-	advance(&shared->reserved, reserved);
-	return 0;
+	return ret;
 }
 
 int state_log_append(struct handle_frame *frame,
 		     struct state_log_point *_point)
 {
 	struct shared *shared = log_state.shared;
-	struct state_log_point point = {};
+	struct log log = {};
 	size_t size = handle_frame_size(frame->payload.length);
+	uint64_t synced = 0;
 	uint8_t *bytes = NULL;
-	ssize_t done = 0;
 	int ret = 0;
 	int fd = -1;
 
 	if (shared == NULL) {
 		return -EIO;
 	}
-	fd = log_descriptor(&point.generation);
+	fd = log_descriptor(&log);
 	if (fd < 0) {
 		return fd;
 	}
-	ret = reserve(fd, size);
+	ret = reserve(fd, &log, log.end + size);
 	if (ret != 0) {
-		return ret;
+		return broken(&log, ret);
 	}
 	bytes = malloc(size);
 	if (bytes == NULL) {
 		return -ENOMEM;
 	}
-	frame->synced = LOAD(&shared->synced);
+	synced = LOAD(&shared->synced);
+	frame->synced = synced > log.base ? synced - log.base : 0;
 	handle_frame_encode(frame, bytes);
-	do {
-		done = write(fd, bytes, size);
-	} while (done == -1 && errno == EINTR);
+	ret = write_at(fd, bytes, size, log.end - log.base);
 	free(bytes);
-	if (done == -1) {
-		return -errno;
+	if (ret != 0) {
+		return broken(&log, ret);
 	}
-	if ((size_t)done != size) {
-		/* Half a frame: what follows would lie askew. */
-		STORE(&shared->broken, 1);
-		return -ENOSPC;
-	}
-	point.end = (uint64_t)lseek(fd, 0, SEEK_CUR);
-	*_point = point;
+	STORE(&current_log()->end, log.end + size);
+	_point->end = log.end + size;
 	return 0;
 }
 
 bool state_log_is_durable(struct state_log_point point)
 {
-	struct shared *shared = log_state.shared;
-
-	/* A newer log holds all that was appended to the one before. */
-	return LOAD(&shared->generation) != point.generation ||
-		LOAD(&shared->synced) >= point.end;
+	return LOAD(&log_state.shared->synced) >= point.end;
 }
 
 static void futex_wait(uint32_t *word, uint32_t seen, long milliseconds)
@@ -385,22 +475,73 @@ static void futex_wait(uint32_t *word, uint32_t seen, long milliseconds)
 	syscall(SYS_futex, word, FUTEX_WAIT, seen, &wait, NULL, 0);
 }
 
-static int flush(int fd)
+static int flush(int fd, const struct log *log)
 {
-	struct shared *shared = log_state.shared;
-	struct stat st = {};
-
-	if (fstat(fd, &st) != 0) {
-		return -errno;
-	}
 	if (fdatasync(fd) != 0) {
 		/* The kernel may drop what it failed to write. */
-		STORE(&shared->broken, 1);
-		return -EIO;
+		return broken(log, -EIO);
 	}
-	__atomic_add_fetch(&shared->flushes, 1, __ATOMIC_SEQ_CST);
-	advance(&shared->synced, (uint64_t)st.st_size);
+	advance(&log_state.shared->synced, log->end);
 	return 0;
+}
+
+static uint64_t clock_ms(void)
+{
+	struct timespec now = {};
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void arrive(void)
+{
+	struct shared *shared = log_state.shared;
+	size_t slot = (size_t)getpid() % GATHER_PROCESSES;
+
+	STORE(&shared->asked[slot], clock_ms());
+	__atomic_add_fetch(&shared->arrived, 1, __ATOMIC_SEQ_CST);
+}
+
+/*
+ * Where many processes ask again and again, a flush waits until a part of
+ * them has; one that would come for a few makes all the others wait.
+ */
+static void gather(void)
+{
+	struct shared *shared = log_state.shared;
+	struct timespec wait = { .tv_nsec = 1000000 };
+	uint64_t now = clock_ms();
+	uint32_t active = 0;
+	uint32_t seen = 0;
+	int idle = 0;
+	int i = 0;
+
+	for (i = 0; i < GATHER_PROCESSES; i++) {
+		uint64_t asked = LOAD(&shared->asked[i]);
+
+		if (asked <= now && now - asked < GATHER_RECENT_MS) {
+			active++;
+		}
+	}
+	for (i = 0; i < GATHER_MOST_MS && idle < GATHER_IDLE_MS &&
+	     LOAD(&shared->arrived) < active / GATHER_PART; i++) {
+		idle = LOAD(&shared->arrived) == seen ? idle + 1 : 0;
+		seen = LOAD(&shared->arrived);
+		nanosleep(&wait, NULL);
+	}
+	STORE(&shared->arrived, 0);
+}
+
+/* One try to have all on disk that is in the log now. */
+static int commit_once(void)
+{
+	struct log log = {};
+	int fd = log_descriptor(&log);
+
+	if (fd == -EAGAIN) {
+		return 0;
+	}
+	return fd < 0 ? fd : flush(fd, &log);
 }
 
 int state_log_commit(struct state_log_point point)
@@ -410,82 +551,73 @@ int state_log_commit(struct state_log_point point)
 	int patience = 0;
 	int ret = 0;
 
+	if (!state_log_is_durable(point)) {
+		arrive();
+	}
 	while (!state_log_is_durable(point)) {
 		uint32_t turn = LOAD(&shared->turn);
-		uint64_t generation = 0;
 		uint32_t none = 0;
 		bool lead = __atomic_compare_exchange_n(
 			&shared->leader, &none, me, false, __ATOMIC_SEQ_CST,
 			__ATOMIC_SEQ_CST);
-		int fd = -1;
 
-		if (LOAD(&shared->broken) != 0) {
-			if (lead) {
-				STORE(&shared->leader, 0);
-			}
-			return -EIO;
-		}
 		if (!lead && patience < LEADER_PATIENCE_MS) {
 			futex_wait(&shared->turn, turn, 20);
 			patience += LOAD(&shared->turn) == turn ? 20 : 0;
 			continue;
 		}
-		fd = log_descriptor(&generation);
-		if (fd >= 0 && generation == point.generation) {
-			ret = flush(fd);
-		} else if (fd < 0) {
-			ret = fd;
-		}
 		if (lead) {
-			none = me;
-			__atomic_compare_exchange_n(
-				&shared->leader, &none, 0, false,
-				__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-		} else {
-			/* Its leader is stopped, dead, or very slow. */
-			none = LOAD(&shared->leader);
-			__atomic_compare_exchange_n(
-				&shared->leader, &none, 0, false,
-				__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+			gather();
 		}
+		ret = commit_once();
+		/* Where it did not lead: the leader is stopped, dead or slow. */
+		none = lead ? me : LOAD(&shared->leader);
+		__atomic_compare_exchange_n(&shared->leader, &none, 0, false,
+					    __ATOMIC_SEQ_CST,
+					    __ATOMIC_SEQ_CST);
 		__atomic_add_fetch(&shared->turn, 1, __ATOMIC_SEQ_CST);
 		syscall(SYS_futex, &shared->turn, FUTEX_WAKE, INT32_MAX, NULL,
 			NULL, 0);
 		if (ret != 0) {
-			return ret;
+			return state_log_is_durable(point) ? 0 : ret;
 		}
 	}
 	return 0;
 }
 
-uint64_t state_log_flushes(void)
-{
-	return log_state.shared != NULL ? LOAD(&log_state.shared->flushes) : 0;
-}
-
 bool state_log_is_long(void)
 {
-	struct shared *shared = log_state.shared;
-	struct stat st = {};
+	const struct log *log = NULL;
 
-	return shared != NULL && LOAD(&shared->generation) != 0 &&
-		stat(log_state.path, &st) == 0 &&
-		(uint64_t)st.st_size > LOG_LONG + LOAD(&shared->size) * 2;
+	if (log_state.shared == NULL) {
+		return false;
+	}
+	log = current_log();
+	return LOAD(&log->generation) != 0 &&
+		LOAD(&log->end) - LOAD(&log->base) >
+		LOG_LONG + LOAD(&log->size) * 2;
+}
+
+static bool turn_of(uint64_t *word, uint64_t now_ms, uint64_t interval_ms)
+{
+	uint64_t last = LOAD(word);
+
+	if (last <= now_ms && now_ms - last < interval_ms) {
+		return false;
+	}
+	return __atomic_compare_exchange_n(word, &last, now_ms, false,
+					   __ATOMIC_SEQ_CST,
+					   __ATOMIC_SEQ_CST);
 }
 
 bool state_log_turn(uint64_t now_ms, uint64_t interval_ms)
 {
-	struct shared *shared = log_state.shared;
-	uint64_t last = 0;
+	return log_state.shared != NULL &&
+		turn_of(&log_state.shared->last_turn, now_ms, interval_ms);
+}
 
-	if (shared == NULL) {
-		return false;
-	}
-	last = LOAD(&shared->last_turn);
-	if (last <= now_ms && now_ms - last < interval_ms) {
-		return false;
-	}
-	return __atomic_compare_exchange_n(&shared->last_turn, &last, now_ms,
-					   false, __ATOMIC_SEQ_CST,
-					   __ATOMIC_SEQ_CST);
+bool state_log_cure_turn(uint64_t now_ms, uint64_t interval_ms)
+{
+	return state_log_is_sick() &&
+		turn_of(&log_state.shared->last_cure, now_ms, interval_ms);
 }

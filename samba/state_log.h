@@ -14,7 +14,6 @@
 
 /* A place in the log: durable when state_log_commit() of it returned 0. */
 struct state_log_point {
-	uint64_t generation;
 	uint64_t end;
 };
 
@@ -34,14 +33,23 @@ int state_log_read(TALLOC_CTX *mem_ctx, uint8_t **_log, size_t *_length);
 
 /*
  * Puts a new log with these frames in the old one's place, on disk when it
- * returns 0.  state_log_enable() then lets the processes append.
+ * returns 0; then the processes may append.  The index is locked.
  */
 int state_log_rewrite(const uint8_t *frames, size_t length);
 void state_log_disable(void);
 
 /*
- * Appends a frame; *_point is where it ends.  -EIO where the log is disabled
- * or was broken by an error before; other errors of write(2).
+ * Whether the processes of this server share the log as this one does: not
+ * while some of them have another build of this module.
+ */
+bool state_log_is_known(void);
+
+/* Whether nothing can be appended until the log is written anew. */
+bool state_log_is_sick(void);
+
+/*
+ * Appends a frame; *_point is where it ends.  The index is locked, or the log
+ * nobody else's yet.  -EIO where the log is sick; other errors of write(2).
  */
 int state_log_append(struct handle_frame *frame,
 		     struct state_log_point *_point);
@@ -55,9 +63,6 @@ int state_log_commit(struct state_log_point point);
 /* Whether it is known to be on disk; asks nobody. */
 bool state_log_is_durable(struct state_log_point point);
 
-/* Flushes that this machine made for the log since it was opened. */
-uint64_t state_log_flushes(void);
-
 /* Whether the log has grown enough to be rewritten. */
 bool state_log_is_long(void);
 
@@ -66,5 +71,8 @@ bool state_log_is_long(void);
  * then: true for one of them, after the interval is over.
  */
 bool state_log_turn(uint64_t now_ms, uint64_t interval_ms);
+
+/* Likewise, and only while the log is sick: to write it anew. */
+bool state_log_cure_turn(uint64_t now_ms, uint64_t interval_ms);
 
 #endif

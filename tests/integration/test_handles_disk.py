@@ -103,6 +103,48 @@ class Disk(unittest.TestCase):
         self.assertEqual((60000, 2), granted(file))
         self.server.alive()
 
+    def test_disk_that_fails_and_is_well_again(self):
+        """Nothing is promised meanwhile, and smbd need not be restarted."""
+        store = lab.LoopDisk('xfs')
+        self.addCleanup(store.remove)
+        self.server.stop()
+        server = lab.Server({'vm': (self.disk.share, ['vfs objects = hvrs'])},
+                            ['hvrs:handle store = %s/store' % store.mount])
+        self.addCleanup(server.stop)
+        self.server = server
+        client, other = self.client(), self.client()
+        kept = client.open('kept', sharing=0)
+        self.assertEqual((60000, 2), granted(kept))
+        self.assertEqual(OK, kept.lock(0, 1))
+        store.fail()
+        for one in (client, other):
+            file = one.open('bad-%d' % id(one))
+            self.assertIsNone(granted(file))
+            file.close()
+        self.assertEqual(smb2.DISK_FULL, kept.lock(2, 1))
+        # Another takes its place.
+        well = self.disk.mount + '/well'
+        os.makedirs(well + '/store', 0o700)
+        lab.run('mount', '--bind', well, store.mount)
+        self.addCleanup(lab.run, 'umount', store.mount)
+        self.addCleanup(server.stop)
+        time.sleep(1.1)
+        file = other.open('good', R | H | W, sharing=0)
+        self.assertEqual((60000, 2), granted(file))
+        self.assertEqual(OK, kept.lock(4, 1))
+        self.assertEqual(1, len(server.lines('is written anew')))
+        server.kill()
+        client.drop()
+        other.drop()
+        server.start()
+        client.connect()
+        other.connect()
+        kept = client.reconnect(kept)
+        self.assertEqual(OK, kept.lock(0, 1, unlock=True))
+        self.assertEqual(OK, kept.lock(4, 1, unlock=True))
+        other.reconnect(file).close()
+        self.server.alive()
+
     def damage(self, how):
         client = self.client()
         files = [client.open('d%d' % i, sharing=0) for i in range(3)]
