@@ -23,6 +23,7 @@
 #define CLIENTS_MAX 16
 #define DEPTH_MAX 64
 #define SECONDS_MAX 600
+#define CONTROLS 16
 #define LATENCIES_MAX 200000
 
 struct flow {
@@ -99,7 +100,7 @@ struct control {
 	uint64_t limit, least;
 };
 
-static int control(struct client *client, const struct control *asked)
+static int control_send(struct client *client, const struct control *asked)
 {
 	uint8_t bytes[REQUEST_SIZE] = { [0] = 0x01, [1] = 0x01 };
 	uint64_t id = 0;
@@ -114,11 +115,14 @@ static int control(struct client *client, const struct control *asked)
 	}
 	put(bytes + 56, asked->limit, 8);
 	put(bytes + 64, asked->least, 8);
-	if (client_ioctl(client, 0, FSCTL_STORAGE_QOS_CONTROL, bytes,
-			 sizeof(bytes), &id) != 0) {
-		return -1;
-	}
-	return wait_for(client, "storage QoS control");
+	return client_ioctl(client, 0, FSCTL_STORAGE_QOS_CONTROL, bytes,
+			    sizeof(bytes), &id);
+}
+
+static int control(struct client *client, const struct control *asked)
+{
+	return control_send(client, asked) != 0 ? -1 :
+		wait_for(client, "storage QoS control");
 }
 
 /* ---- clients -------------------------------------------------------------------- */
@@ -425,14 +429,48 @@ static int measure_latency(const struct load_options *options)
 	return ret;
 }
 
-/* As many flows as --extents, and control requests for any of them. */
+/* Control requests for flows in turn or any of them, or bare round trips. */
+enum asked { IN_TURN, ANY, BARE };
+
+static int ask_many(struct client *client, enum asked kind, uint64_t flows,
+		    uint64_t requests, uint64_t *random)
+{
+	const char *what = kind == BARE ? "query" : "storage QoS control";
+	uint64_t sent = 0;
+	uint64_t done = 0;
+	int ret = 0;
+
+	while (done < requests && ret == 0) {
+		if (sent < requests && sent - done < CONTROLS) {
+			struct control asked = {
+				.flow = kind == IN_TURN ? sent :
+					load_random(random) % flows,
+				.limit = 1000,
+			};
+			uint64_t id = 0;
+
+			ret = kind == BARE ? client_query(client, 0, &id)
+					   : control_send(client, &asked);
+			sent++;
+		} else {
+			ret = wait_for(client, what);
+			done++;
+		}
+	}
+	return ret;
+}
+
+/*
+ * As many flows as --extents, made and asked about; and the bare round trip,
+ * which smbd itself costs.  Some are under way at a time, so that what a
+ * process costs to wake up is not what is measured.
+ */
 static int measure_control(const struct load_options *options,
 			   const struct target *target)
 {
 	struct flow flow = {};
 	uint64_t random = 1;
 	uint32_t round = 0;
-	uint64_t i = 0;
 	int ret = flow_open(&flow, options, target, 0);
 
 	for (round = 0; round <= options->rounds && ret == 0; round++) {
@@ -441,34 +479,18 @@ static int measure_control(const struct load_options *options,
 		uint64_t cpu = load_cpu(server);
 		uint64_t begun = load_now();
 
-		for (i = 0; i < requests && ret == 0; i++) {
-			struct control asked = {
-				.flow = round == 0 ? i :
-					load_random(&random) %
-						options->extents,
-				.limit = 1000,
-			};
-
-			ret = control(flow.client, &asked);
-		}
+		ret = ask_many(flow.client, round == 0 ? IN_TURN : ANY,
+			       options->extents, requests, &random);
 		cpu = load_cpu(server) - cpu;
 		begun = load_now() - begun;
 		if (ret != 0) {
 			break;
 		}
-		/* The bare round trip, which smbd itself costs. */
 		printf("{\"round\": %u, \"requests\": %ju, \"ns\": %ju, "
 		       "\"server_cpu_ns\": %ju", round, (uintmax_t)requests,
 		       (uintmax_t)begun, (uintmax_t)cpu);
 		cpu = load_cpu(server);
-		for (i = 0; i < requests && ret == 0; i++) {
-			uint64_t id = 0;
-
-			ret = client_query(flow.client, 0, &id);
-			if (ret == 0) {
-				ret = wait_for(flow.client, "query");
-			}
-		}
+		ret = ask_many(flow.client, BARE, 1, requests, &random);
 		printf(", \"trip_cpu_ns\": %ju}\n",
 		       (uintmax_t)(load_cpu(server) - cpu));
 	}

@@ -111,9 +111,12 @@ NTSTATUS hvrs_parts_restore(struct vfs_handle_struct *handle,
 
 		for (i = 0; i < part_count && parts[i]->tag != tag; i++) {
 		}
-		/* What nobody understands is refused, not dropped. */
-		status = i == part_count ? NT_STATUS_OBJECT_NAME_NOT_FOUND :
-			part_restore(handle, fsp, parts[i], state);
+		if (i < part_count) {
+			status = part_restore(handle, fsp, parts[i], state);
+		} else if ((tag & HANDLE_MODULE_SPARE) == 0) {
+			/* What nobody understands is refused, not dropped. */
+			status = NT_STATUS_OBJECT_NAME_NOT_FOUND;
+		}
 	}
 	return status;
 }

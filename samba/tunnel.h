@@ -72,7 +72,11 @@ struct tunnel_host {
 struct tunnel_server {
 	unsigned version;		/* TUNNEL_VERSION */
 	const char *name;
-	uint32_t tag;			/* of what it keeps with a handle */
+	/*
+	 * Of what it keeps with a handle; with HANDLE_MODULE_SPARE where a
+	 * handle may come back without.
+	 */
+	uint32_t tag;
 	/*
 	 * A suffix of names, with its colon, that makes an open one of this
 	 * server's; NULL for none.  It never names a stream.
@@ -113,9 +117,9 @@ struct tunnel_server {
 	/* Whether the content of the file belongs to the server. */
 	bool (*owns)(const struct files_struct *fsp);
 	/*
-	 * Handles that outlive smbd.  save() gives what a file it owns needs
-	 * to be put back, a talloc child of mem_ctx, and modes() the access
-	 * and sharing that smbd has the file open with.  disconnect() is
+	 * Handles that outlive smbd.  save() gives what an open needs to be
+	 * put back, a talloc child of mem_ctx, and modes() the access and
+	 * sharing that smbd has a file it owns open with.  disconnect() is
 	 * called before close() where the handle stays, and restore() when
 	 * the client is back and smbd has the file open again.
 	 */

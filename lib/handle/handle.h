@@ -129,9 +129,11 @@ bool handle_locks_conflict(const struct handle_record *r, uint64_t start,
 /*
  * State of other modules, in handle_record.modules: a tag, a length, bytes.
  * _next: at starts at 0; true while there was another.  _size: bytes one
- * takes.
+ * takes.  A tag with HANDLE_MODULE_SPARE is of state without which a handle may
+ * come back as well.
  */
 #define HANDLE_MODULE_HEAD 8
+#define HANDLE_MODULE_SPARE 0x80000000u
 bool handle_module_next(const struct handle_record *r, size_t *at,
 			uint32_t *_tag, struct handle_bytes *_state);
 void handle_module_put(uint8_t *out, uint32_t tag, struct handle_bytes state);

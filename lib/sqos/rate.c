@@ -16,6 +16,8 @@
 #define SECOND UINT64_C(1000000000)
 #define IDLE_NS (120 * SECOND)
 #define FORGOTTEN_NS (2 * SECOND)
+/* This part of a minimum is taken for it. */
+#define ENOUGH 0.97
 /* All others together are never held to less, io a second. */
 #define HELD_LEAST 64
 
@@ -372,7 +374,7 @@ uint64_t sqos_rates_charge(struct sqos_rates *rates,
 	return longer(own, shared);
 }
 
-void sqos_rates_feedback(struct sqos_rates *rates, bool missed, uint64_t now)
+void sqos_rates_feedback(struct sqos_rates *rates, double got, uint64_t now)
 {
 	struct head *head = rates->head;
 	uint64_t looked = atomic_load(&head->looked);
@@ -390,11 +392,12 @@ void sqos_rates_feedback(struct sqos_rates *rates, bool missed, uint64_t now)
 			(now - looked);
 	}
 	head->looked_others = others;
-	if (missed) {
+	if (got < ENOUGH) {
 		if (held == 0 || (rate > 0 && rate < held)) {
 			held = rate;
 		}
-		held -= held / 8;
+		held = (uint64_t)((double)held * (got < 0.5 ? 0.5 :
+						  got < 0.9 ? got : 0.9));
 		held = held > HELD_LEAST ? held : HELD_LEAST;
 		/* Before it is known what the others do. */
 		held = rate == 0 && looked == 0 ? 0 : held;

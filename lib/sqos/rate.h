@@ -56,11 +56,13 @@ uint64_t sqos_rates_charge(struct sqos_rates *rates,
 			   uint64_t kb, uint64_t now);
 
 /*
- * A flow with a minimum tells whether it got it while it asked for more: if
- * not, all that is not owed to a minimum is held back more, else less.  What
- * nobody tells for two seconds is forgotten.
+ * A flow with a minimum tells which part of it it got while it asked for more:
+ * if too little, all that is not owed to a minimum is held back, the more the
+ * more is missing, else less and less.  A little less than the minimum is
+ * enough: a flow gets no more before the others' turn, so that they would be
+ * held back for ever otherwise.  What nobody tells for two seconds is forgotten.
  */
-void sqos_rates_feedback(struct sqos_rates *rates, bool missed, uint64_t now);
+void sqos_rates_feedback(struct sqos_rates *rates, double got, uint64_t now);
 
 /* To what all others are held, io a second; 0: to nothing.  For tests. */
 uint64_t sqos_rates_held(const struct sqos_rates *rates, uint64_t now);

@@ -7,6 +7,7 @@
 #include "state_sqos.h"
 #include "tunnel.h"
 
+#include "handle/handle.h"
 #include "sqos/rate.h"
 
 #include <time.h>
@@ -558,31 +559,32 @@ static uint64_t sqos_charge(struct files_struct *fsp, size_t length,
 }
 
 /*
- * A flow with a minimum: did it get it, where it asked for that much?  It did
- * where it would have had it, had every request been answered at once.
+ * Did a flow get its minimum, where it asked for that much?  It asked where it
+ * would have had it, had every request been answered at once.
  */
+static void look_at_minimum(struct attached *one, uint64_t now)
+{
+	double got = (double)one->window_io * 1e9;
+	double wanted = (double)one->least * (double)(now - one->window);
+	bool asked = (double)one->least * (double)one->idle <= got;
+
+	sqos_rates_feedback(rates, asked ? got / wanted : 1, now);
+	one->window = now;
+	one->window_io = 0;
+	one->idle = 0;
+}
+
 static void sqos_charged(void *private_data, size_t length)
 {
 	struct attached *one = private_data;
 	uint64_t now = now_ns();
-	double wanted = 0;
-	double got = 0;
 
 	one->running--;
 	one->stopped = now;
 	one->window_io += (length + SQOS_BASE_IO_SIZE - 1) /
 		SQOS_BASE_IO_SIZE;
 	if (now - one->window >= SQOS_LOOK_NS) {
-		got = (double)one->window_io * 1e9;
-		wanted = (double)one->least * (double)(now - one->window);
-		sqos_rates_feedback(
-			rates,
-			got < wanted &&
-				(double)one->least * (double)one->idle <= got,
-			now);
-		one->window = now;
-		one->window_io = 0;
-		one->idle = 0;
+		look_at_minimum(one, now);
 	}
 	if (one->gone && one->running == 0) {
 		TALLOC_FREE(one);
@@ -592,6 +594,66 @@ static void sqos_charged(void *private_data, size_t length)
 static void sqos_close(struct files_struct *fsp)
 {
 	detach(fsp);
+}
+
+/* ---- handles that outlive smbd ---------------------------------------------------- */
+
+/* What the client set, and not what was counted: it changes seldom. */
+static bool sqos_save(struct files_struct *fsp, TALLOC_CTX *mem_ctx,
+		      DATA_BLOB *_state)
+{
+	struct attached *one = find(fsp);
+	struct sqos_flow flow = {};
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+
+	if (one == NULL || one->ours) {
+		return false;
+	}
+	flow = one->last;
+	flow.seen_ms = 0;
+	flow.rated_ms = 0;
+	flow.demand = 0;
+	flow.total = (struct sqos_counters) {};
+	flow.since = (struct sqos_counters) {};
+	flow.missed = 0;
+	if (sqos_flow_encode(mem_ctx, &flow, &bytes, &length) != 0) {
+		return false;
+	}
+	*_state = data_blob_const(bytes, length);
+	return true;
+}
+
+/* In its flow again, which is there still or is made as it was. */
+static NTSTATUS sqos_restore(struct vfs_handle_struct *handle,
+			     struct files_struct *fsp, DATA_BLOB state,
+			     DATA_BLOB extra)
+{
+	struct state_sqos_lock *lock = NULL;
+	struct sqos_flow kept = {};
+	struct sqos_flow flow = {};
+	bool found = false;
+
+	(void)handle;
+	(void)extra;
+	if (sqos_flow_decode(state.data, state.length, &kept) != 0) {
+		DBG_ERR("hvrs: storage QoS: the flow of %s is damaged; the "
+			"file comes back without\n", fsp_str_dbg(fsp));
+		return NT_STATUS_OK;
+	}
+	lock = state_sqos_flow_lock(talloc_tos(), &kept.id, &flow, &found);
+	if (lock == NULL) {
+		return NT_STATUS_OK;
+	}
+	if (!found) {
+		flow = kept;
+	}
+	flow.seen_ms = now_ms();
+	if (strcmp(flow.owner, kept.owner) == 0 && attach(fsp, &flow) == 0) {
+		state_sqos_flow_store(lock, &flow);
+	}
+	TALLOC_FREE(lock);
+	return NT_STATUS_OK;
 }
 
 static bool sqos_start(const struct tunnel_host *host)
@@ -622,12 +684,15 @@ const struct tunnel_server *hvrs_tunnel_server(void)
 	static const struct tunnel_server server = {
 		.version = TUNNEL_VERSION,
 		.name = "sqos",
+		.tag = 0x534F5153 | HANDLE_MODULE_SPARE,
 		.start = sqos_start,
 		.create = sqos_create,
 		.ioctl = sqos_ioctl,
 		.charge = sqos_charge,
 		.charged = sqos_charged,
 		.close = sqos_close,
+		.save = sqos_save,
+		.restore = sqos_restore,
 	};
 
 	return &server;

@@ -538,13 +538,13 @@ class Enforced(Case):
                         file=asker.file)
         self.check([asker], 50)
         # Nobody asks for the status meanwhile.
-        self.hvrsctl('policy', 'set', str(policy), '--max', '400')
+        self.hvrsctl('policy', 'set', str(policy), '--max', '150')
         time.sleep(2)
-        self.check([asker], 400)
+        self.check([asker], 150)
         self.hvrsctl('policy', 'remove', str(policy))
         time.sleep(2)
         count, elapsed = self.rate([asker])
-        self.assertGreater(count, 400 * elapsed + 100)
+        self.assertGreater(count, 150 * elapsed + 50)
         asker.end()
 
     def test_the_policy_of_a_share(self):
@@ -629,6 +629,56 @@ class Enforced(Case):
         handles.gone(pid)
         self.server.alive()
         self.open('lost', disposition=smb2.OPEN).close()
+
+
+class Outlives(handles.Case):
+    """A persistent handle comes back in its flow."""
+
+    shares = {'vm': ['vfs objects = hvrs', 'hvrs:storage qos = yes'],
+              'vmalias': (lab.DIRECTORIES['vm'], ['vfs objects = hvrs'])}
+
+    def ask(self, file, *arguments, **how):
+        status, out = file.fsctl(CONTROL, request(*arguments, **how), 4096)
+        self.assertEqual(OK, status)
+        return (uuid.UUID(bytes_le=out[8:24]),
+                struct.unpack_from('<QQ', out, 64)) if out else None
+
+    def test_the_flow_of_a_handle(self):
+        for way in self.WAYS:
+            with self.subTest(way):
+                flow = uuid.uuid4()
+                client = self.client()
+                file = client.open(self.name(way), state=7)
+                self.ask(file, PROBE, flow, limit=321, reservation=12,
+                         name='VM', node='HV')
+                self.lose(way, client)
+                client.connect()
+                again = client.reconnect(file)
+                self.assertEqual((flow, (321, 12)),
+                                 self.ask(again, STATUS))
+                # And the next time; unless the client let go of it.
+                self.ask(again, SET_FLOW)
+                self.lose(way, client)
+                client.connect()
+                again = client.reconnect(again)
+                status, _ = again.fsctl(CONTROL, request(STATUS), 4096)
+                self.assertEqual(NOT_FOUND, status)
+                again.close()
+
+    def test_storage_qos_was_switched_off(self):
+        client = self.client()
+        file = client.open(self.name(), state=7)
+        self.ask(file, PROBE, uuid.uuid4(), limit=321)
+        self.server.kill()
+        client.drop()
+        with open(self.server.config) as config:
+            text = config.read()
+        self.assertIn('hvrs:storage qos = yes', text)
+        with open(self.server.config, 'w') as config:
+            config.write(text.replace('hvrs:storage qos = yes', ''))
+        self.server.start()
+        client.connect()
+        client.reconnect(file).close()
 
 
 if __name__ == '__main__':

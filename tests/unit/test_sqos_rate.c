@@ -104,8 +104,8 @@ static void run(struct sqos_rates *rates, struct client *clients,
 		}
 		if (next->least != 0 && now - next->window >= SQOS_LOOK_NS) {
 			sqos_rates_feedback(
-				rates, next->window_io <
-				next->least * (now - next->window) / SECOND,
+				rates, (double)next->window_io * SECOND /
+				(double)(next->least * (now - next->window)),
 				now);
 			next->window = now;
 			next->window_io = 0;
@@ -306,8 +306,9 @@ static void test_a_minimum_on_slow_storage(void **state)
 			break;
 		}
 		if (who == 0 && now - window >= SQOS_LOOK_NS) {
-			sqos_rates_feedback(rates, window_io < 1500 *
-					    (now - window) / SECOND, now);
+			sqos_rates_feedback(
+				rates, (double)window_io * SECOND /
+				(double)(1500 * (now - window)), now);
 			window = now;
 			window_io = 0;
 		}
