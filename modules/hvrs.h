@@ -97,6 +97,7 @@ struct hvrs_job {
 	struct files_struct *other;	/* a second file that must stay open */
 	int fd;			/* the job's own, as the file may be closed */
 	int other_fd;
+	int third_fd;
 	int state;		/* of its thread, see hvrs_job.c */
 	const struct snapset_freeze *freeze;	/* its changes wait for */
 	bool sync;		/* make it durable before the answer */
@@ -192,6 +193,12 @@ NTSTATUS hvrs_file_regions(struct hvrs_call *call);
 NTSTATUS hvrs_resilient(struct hvrs_call *call);
 NTSTATUS hvrs_offload_read(struct hvrs_call *call);
 NTSTATUS hvrs_offload_write(struct hvrs_call *call);
+
+/* A leased file may be clones away from being open for writing. */
+int hvrs_openat(struct vfs_handle_struct *handle,
+		const struct files_struct *dirfsp,
+		const struct smb_filename *smb_fname,
+		struct files_struct *fsp, const struct vfs_open_how *how);
 
 /* Whether smbd changes attributes because of FSCTL_SET_SPARSE. */
 bool hvrs_set_sparse_running(void);

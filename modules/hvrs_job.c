@@ -54,6 +54,9 @@ static void job_close(struct hvrs_job *job)
 	if (job->other_fd != -1) {
 		close(job->other_fd);
 	}
+	if (job->third_fd != -1) {
+		close(job->third_fd);
+	}
 }
 
 static int job_destructor(struct hvrs_job *job)
@@ -121,6 +124,7 @@ struct hvrs_job *hvrs_job_create(struct hvrs_call *call, size_t size,
 	talloc_set_name_const(job, type);
 	job->fd = -1;
 	job->other_fd = -1;
+	job->third_fd = -1;
 	talloc_set_destructor(job, job_destructor);
 	if (job_descriptor(call->fsp, &job->fd) != 0) {
 		TALLOC_FREE(job);

@@ -245,7 +245,7 @@ static NTSTATUS read_finish(struct hvrs_call *call, struct hvrs_job *job)
 		}
 	}
 	read->pinned.pinned = read->clones;
-	pin = hvrs_pin_create(fd, &read->pinned);
+	pin = hvrs_pin_create(fd, &read->pinned, NULL);
 	if (pin == NULL) {
 		close(fd);
 		return NT_STATUS_NO_MEMORY;
@@ -291,6 +291,54 @@ static int pin_file(struct files_struct *fsp)
 	TALLOC_FREE(path);
 	errno = saved;
 	return fd;
+}
+
+/*
+ * A token of a file that nobody has open for writing: it is cloned when
+ * somebody opens it so.  *_status is set where there is one, or an error.
+ */
+static bool answer_leased(struct hvrs_call *call, struct read_job *job,
+			  NTSTATUS *_status)
+{
+	int flags = fcntl(job->job.fd, F_GETFL);
+	struct hvrs_pinned pinned = { .pinned = true };
+	struct hvrs_lease *lease = NULL;
+	struct hvrs_pin *pin = NULL;
+	int ret = 0;
+
+	if (flags == -1 || (flags & O_ACCMODE) != O_RDONLY) {
+		return false;
+	}
+	lease = hvrs_lease_take(job->job.fd, job->pin, job->cluster);
+	if (lease == NULL) {
+		return false;
+	}
+	/* What the file was a moment ago may have been before the lease. */
+	ret = -hvrs_stamp_get(job->job.fd, &pinned.source);
+	if (ret == 0) {
+		ret = offload_read_plan(&job->read, pinned.source.size,
+					&job->length);
+	}
+	if (ret == 0 &&
+	    !hvrs_lease_cover(lease, job->read.offset,
+			      job->read.offset + job->length)) {
+		ret = EAGAIN;
+	}
+	if (ret == 0) {
+		pin = hvrs_pin_create(job->pin, &pinned, lease);
+		ret = pin == NULL ? -ENOMEM : 0;
+	}
+	job->pin = -1;
+	job->job.other_fd = -1;
+	if (ret != 0) {
+		hvrs_lease_release(lease);
+		*_status = offload_status(ret);
+		return true;
+	}
+	*_status = answer_token(call, pin, &job->read, job->length,
+				is_zero_from(job->job.fd, job->read.offset +
+							  job->length));
+	return true;
 }
 
 static NTSTATUS read_checks(struct hvrs_call *call,
@@ -396,6 +444,9 @@ NTSTATUS hvrs_offload_read(struct hvrs_call *call)
 		job->job.other_fd = job->pin;
 		job->clones = job->pin != -1;
 	}
+	if (job->clones && answer_leased(call, job, &status)) {
+		return status;
+	}
 	if (!job->clones && !job->exact) {
 		return STATUS_READ_FILE;
 	}
@@ -455,6 +506,7 @@ static void write_work(struct hvrs_job *job)
 	} else {
 		copy->to = job->fd;
 		copy->from = job->other_fd;
+		copy->lease = &job->third_fd;
 		copy->stop = &job->stop;
 		job->error = hvrs_copy_run(copy, SECONDS);
 	}
@@ -496,7 +548,7 @@ static NTSTATUS write_finish(struct hvrs_call *call, struct hvrs_job *job)
 
 /* Whether a user may use a token, and what it stands for. */
 static int open_token(struct hvrs_call *call, const struct token_id *id,
-		      struct token_record *_record)
+		      struct token_record *_record, int *_lease)
 {
 	struct dom_sid_buf sid;
 	struct timespec ts = {};
@@ -509,7 +561,7 @@ static int open_token(struct hvrs_call *call, const struct token_id *id,
 	clock_gettime(CLOCK_BOOTTIME, &ts);
 	now = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 	ret = token_record_check(_record, id, user_of(call->fsp, &sid), now);
-	return ret != 0 ? ret : hvrs_token_open(_record);
+	return ret != 0 ? ret : hvrs_token_open(_record, _lease);
 }
 
 static NTSTATUS write_checks(struct hvrs_call *call,
@@ -551,6 +603,7 @@ NTSTATUS hvrs_offload_write(struct hvrs_call *call)
 	bool extends = call->share->on[OPTION_OFFLOAD_EXTENDS];
 	NTSTATUS status = NT_STATUS_OK;
 	int source = -1;
+	int lease = -1;
 	int ret = offload_write_decode(call->in, call->in_length,
 				       call->max_out, &write);
 
@@ -573,7 +626,7 @@ NTSTATUS hvrs_offload_write(struct hvrs_call *call)
 		}
 	}
 	if (kind == TOKEN_OURS) {
-		source = open_token(call, &id, &record);
+		source = open_token(call, &id, &record, &lease);
 		if (source < 0) {
 			return STATUS_TOKEN;
 		}
@@ -603,9 +656,13 @@ NTSTATUS hvrs_offload_write(struct hvrs_call *call)
 		if (source >= 0) {
 			close(source);
 		}
+		if (lease >= 0) {
+			close(lease);
+		}
 		return status;
 	}
 	job->job.other_fd = source;
+	job->job.third_fd = lease;
 	job->job.work = write_work;
 	job->job.finish = write_finish;
 	job->job.modifies = true;
@@ -621,6 +678,8 @@ NTSTATUS hvrs_offload_write(struct hvrs_call *call)
 		.cluster = call->share->probe.cluster,
 		.frees = job->frees,
 		.stamp = record.pinned ? NULL : &job->stamp,
+		.made_late = record.leased,
+		.leased_size = record.stamp.size,
 	};
 	call->job = &job->job;
 	return NT_STATUS_OK;

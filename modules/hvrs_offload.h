@@ -37,8 +37,13 @@ struct hvrs_pinned {
 	uint64_t end;
 };
 
-/* Takes over a descriptor.  NULL without memory; then it does not. */
-struct hvrs_pin *hvrs_pin_create(int fd, const struct hvrs_pinned *what);
+/*
+ * Takes over a descriptor, or a lease that has it.  NULL without memory; then
+ * it does not.
+ */
+struct hvrs_lease;
+struct hvrs_pin *hvrs_pin_create(int fd, const struct hvrs_pinned *what,
+				 struct hvrs_lease *lease);
 
 /* Forgets a pin that no token needs. */
 void hvrs_pin_release(struct hvrs_pin *pin);
@@ -65,13 +70,54 @@ int hvrs_pin_token(struct hvrs_pin *pin, struct tevent_context *ev,
 /*
  * Opens what a record stands for, in whatever process of this machine it is
  * held.  A descriptor, or -EKEYREJECTED where that is gone or changed.
+ * *_lease: a lease on the source, which is as good as the clone for as long
+ * as it is held, or -1.
  */
-int hvrs_token_open(const struct token_record *record);
+int hvrs_token_open(const struct token_record *record, int *_lease);
+
+/* ---- leases (hvrs_offload_lease.c) ----------------------------------------- */
+
+/*
+ * Takes a lease on an open file that is to be cloned when somebody opens it
+ * for writing, and takes over the file for the clone.  NULL where somebody has,
+ * or the kernel gives none.  In smbd's own thread.
+ */
+struct hvrs_lease *hvrs_lease_take(int fd, int pin, uint64_t cluster);
+
+/* Adds a range to the clone; false where it is too late for that. */
+bool hvrs_lease_cover(struct hvrs_lease *lease, uint64_t begin, uint64_t end);
+
+/* The descriptor of the source, and its inode. */
+int hvrs_lease_source(const struct hvrs_lease *lease, uint64_t *_inode);
+
+void hvrs_lease_release(struct hvrs_lease *lease);
+
+/*
+ * Another lease beside one that is held, for a copy that reads from the
+ * source.  A descriptor, or -1.  In smbd's own thread.
+ */
+int hvrs_lease_join(int source);
+
+/* Whether nobody could have written to the file until now; in any thread. */
+bool hvrs_lease_is_held(int fd);
+
+/*
+ * An open for reading with O_TRUNC is the one change that waits for no lease.
+ * Whoever makes the file longer again does.
+ */
+bool hvrs_lease_is_whole(int fd, uint64_t size);
+
+/* Waits for the clone of a broken lease.  0, EKEYREJECTED or ECANCELED. */
+int hvrs_lease_wait(int pin, const bool *stop);
+
 
 /* ---- the copy (hvrs_offload_copy.c) ------------------------------------------ */
 
 struct hvrs_copy {
 	int from;
+	bool made_late;		/* a clone that may not be there yet */
+	int *lease;		/* to copy from while it is held; -1 */
+	uint64_t leased_size;	/* of that file */
 	int to;
 	uint64_t source;
 	uint64_t target;

@@ -16,6 +16,7 @@
 #define BUFFERS		4
 #define BUFFER_SIZE	((uint64_t)1 << 20)
 #define PIECE		((uint64_t)256 << 20)
+#define PIECE_MOST	((uint64_t)4 << 30)
 /* A file written onto itself is read whole before, so in such parts. */
 #define SELF_SIZE	((uint64_t)16 << 20)
 
@@ -24,11 +25,22 @@ static bool is_stopped(const struct hvrs_copy *copy)
 	return __atomic_load_n(copy->stop, __ATOMIC_RELAXED);
 }
 
+/* A clone, or what it would be of. */
+static int source_of(const struct hvrs_copy *copy)
+{
+	return *copy->lease != -1 ? *copy->lease : copy->from;
+}
+
 /* Whether the source is still what its token is about. */
 static int check_source(const struct hvrs_copy *copy)
 {
 	struct token_stamp now = {};
 
+	if (*copy->lease != -1) {
+		return hvrs_lease_is_held(*copy->lease) &&
+		       hvrs_lease_is_whole(*copy->lease, copy->leased_size)
+			       ? 0 : EKEYREJECTED;
+	}
 	if (copy->stamp == NULL) {
 		return 0;
 	}
@@ -54,16 +66,20 @@ static int share(struct hvrs_copy *copy, uint64_t deadline)
 		return 0;
 	}
 	while (copy->length - copy->done > mask) {
-		uint64_t part = MIN(piece, (copy->length - copy->done) &
-					   ~mask);
+		uint64_t part = MIN(MIN(piece, PIECE_MOST),
+				    (copy->length - copy->done) & ~mask);
 		struct file_clone_range range = {
-			.src_fd = copy->from,
+			.src_fd = source_of(copy),
 			.src_offset = copy->source + copy->done,
 			.src_length = part,
 			.dest_offset = copy->target + copy->done,
 		};
 		uint64_t begun = hvrs_job_now();
+		int error = check_source(copy);
 
+		if (error != 0) {
+			return error;
+		}
 		if (is_stopped(copy)) {
 			return ECANCELED;
 		}
@@ -79,6 +95,11 @@ static int share(struct hvrs_copy *copy, uint64_t deadline)
 				return 0;
 			}
 			return errno;
+		}
+		/* Who came meanwhile still waits for us, but not for ever. */
+		error = check_source(copy);
+		if (error != 0) {
+			return error;
 		}
 		copy->done += part;
 		piece = hvrs_job_piece(piece, hvrs_job_now() - begun);
@@ -132,7 +153,7 @@ static void look(const struct hvrs_copy *copy, bool *_hole, uint64_t *_length)
 {
 	off_t at = (off_t)(copy->source + copy->done);
 	uint64_t left = copy->length - copy->done;
-	off_t data = lseek(copy->from, at, SEEK_DATA);
+	off_t data = lseek(source_of(copy), at, SEEK_DATA);
 	off_t end = 0;
 
 	if (data == -1) {
@@ -145,7 +166,7 @@ static void look(const struct hvrs_copy *copy, bool *_hole, uint64_t *_length)
 		*_length = MIN(left, (uint64_t)(data - at));
 		return;
 	}
-	end = lseek(copy->from, at, SEEK_HOLE);
+	end = lseek(source_of(copy), at, SEEK_HOLE);
 	*_hole = false;
 	*_length = end > at ? MIN(left, (uint64_t)(end - at)) : left;
 }
@@ -185,7 +206,7 @@ static void submit(struct pipeline *pipeline, struct buffer *buffer)
 		return;
 	}
 	if (buffer->state == BUFFER_READ) {
-		io_uring_prep_read(sqe, copy->from,
+		io_uring_prep_read(sqe, source_of(copy),
 				   buffer->bytes + buffer->filled,
 				   (unsigned)(buffer->length - buffer->filled),
 				   copy->source + buffer->at +
@@ -313,7 +334,7 @@ static int copy_plainly(struct hvrs_copy *copy, uint64_t length,
 			return 0;
 		}
 		while (got < part) {
-			ssize_t ret = pread(copy->from, bytes + got,
+			ssize_t ret = pread(source_of(copy), bytes + got,
 					    part - got,
 					    (off_t)(copy->source +
 						    copy->done + got));
@@ -425,22 +446,10 @@ static int copy_self(struct hvrs_copy *copy)
 	return error;
 }
 
-int hvrs_copy_run(struct hvrs_copy *copy, uint32_t seconds)
+static int copy_other(struct hvrs_copy *copy, uint64_t deadline)
 {
-	uint64_t deadline = hvrs_job_now() + (uint64_t)seconds * 1000000000;
-	struct token_stamp target = {};
-	int error = 0;
+	int error = share(copy, deadline);
 
-	if (copy->stamp != NULL) {
-		if (hvrs_stamp_get(copy->to, &target) != 0) {
-			return EIO;
-		}
-		if (target.device == copy->stamp->device &&
-		    target.inode == copy->stamp->inode) {
-			return copy_self(copy);
-		}
-	}
-	error = share(copy, deadline);
 	while (error == 0 && copy->done < copy->length &&
 	       (copy->done == 0 || hvrs_job_now() < deadline)) {
 		uint64_t length = 0;
@@ -458,4 +467,42 @@ int hvrs_copy_run(struct hvrs_copy *copy, uint32_t seconds)
 			     : put_data(copy, length, deadline);
 	}
 	return error;
+}
+
+int hvrs_copy_run(struct hvrs_copy *copy, uint32_t seconds)
+{
+	uint64_t deadline = hvrs_job_now() + (uint64_t)seconds * 1000000000;
+	struct token_stamp target = {};
+	int error = 0;
+
+	if (copy->stamp != NULL) {
+		if (hvrs_stamp_get(copy->to, &target) != 0) {
+			return EIO;
+		}
+		if (target.device == copy->stamp->device &&
+		    target.inode == copy->stamp->inode) {
+			return copy_self(copy);
+		}
+	}
+	if (*copy->lease != -1) {
+		error = copy_other(copy, deadline);
+		if (error != EKEYREJECTED ||
+		    !hvrs_lease_is_whole(*copy->lease, copy->leased_size)) {
+			return error;
+		}
+		/* Somebody waits to write. */
+		close(*copy->lease);
+		*copy->lease = -1;
+		if (copy->done > 0) {
+			return 0;
+		}
+	}
+	if (copy->made_late) {
+		error = hvrs_lease_wait(copy->from, copy->stop);
+		if (error != 0) {
+			return error;
+		}
+		deadline = hvrs_job_now() + (uint64_t)seconds * 1000000000;
+	}
+	return copy_other(copy, deadline);
 }

@@ -18,6 +18,7 @@
 struct hvrs_pin {
 	struct hvrs_pin *prev, *next;
 	int fd;
+	struct hvrs_lease *lease;	/* has the descriptor then */
 	struct hvrs_pinned what;
 	uint32_t tokens;
 };
@@ -98,7 +99,11 @@ void hvrs_pin_release(struct hvrs_pin *pin)
 		return;
 	}
 	DLIST_REMOVE(pins, pin);
-	close_aside(pin->fd);
+	if (pin->lease != NULL) {
+		hvrs_lease_release(pin->lease);
+	} else {
+		close_aside(pin->fd);
+	}
 	TALLOC_FREE(pin);
 }
 
@@ -108,6 +113,12 @@ struct hvrs_pin *hvrs_pin_find(const struct token_stamp *source,
 	struct hvrs_pin *pin = NULL;
 
 	for (pin = pins; pin != NULL; pin = pin->next) {
+		if (pin->lease != NULL &&
+		    pin->what.source.device == source->device &&
+		    pin->what.source.inode == source->inode &&
+		    hvrs_lease_cover(pin->lease, begin, end)) {
+			return pin;
+		}
 		if (pin->what.settled && pin->what.begin <= begin &&
 		    end <= pin->what.end &&
 		    token_stamp_equal(&pin->what.source, source)) {
@@ -117,7 +128,8 @@ struct hvrs_pin *hvrs_pin_find(const struct token_stamp *source,
 	return NULL;
 }
 
-struct hvrs_pin *hvrs_pin_create(int fd, const struct hvrs_pinned *what)
+struct hvrs_pin *hvrs_pin_create(int fd, const struct hvrs_pinned *what,
+				 struct hvrs_lease *lease)
 {
 	struct hvrs_pin *pin = talloc_zero(NULL, struct hvrs_pin);
 
@@ -125,6 +137,7 @@ struct hvrs_pin *hvrs_pin_create(int fd, const struct hvrs_pinned *what)
 		return NULL;
 	}
 	pin->fd = fd;
+	pin->lease = lease;
 	pin->what = *what;
 	DLIST_ADD(pins, pin);
 	return pin;
@@ -175,14 +188,14 @@ static uint64_t my_start(void)
 	return start;
 }
 
-/* A copy of a descriptor of a process that started then, or -1. */
-static int take_from(const struct token_record *record)
+/* A copy of a descriptor of the process that gave the token, or -1. */
+static int take_from(const struct token_record *record, uint32_t descriptor)
 {
 	int process = -1;
 	int fd = -1;
 
 	if (record->process == (uint32_t)getpid()) {
-		return fcntl((int)record->descriptor, F_DUPFD_CLOEXEC, 0);
+		return fcntl((int)descriptor, F_DUPFD_CLOEXEC, 0);
 	}
 	/* The process that this names cannot become another one. */
 	process = (int)syscall(SYS_pidfd_open, (pid_t)record->process, 0);
@@ -190,24 +203,46 @@ static int take_from(const struct token_record *record)
 		return -1;
 	}
 	if (process_start(record->process) == record->started) {
-		fd = (int)syscall(SYS_pidfd_getfd, process,
-				  record->descriptor, 0);
+		fd = (int)syscall(SYS_pidfd_getfd, process, descriptor, 0);
 	}
 	close(process);
 	return fd;
 }
 
-int hvrs_token_open(const struct token_record *record)
+/* A lease beside the one on the source, if that is what we took. */
+static int join_lease(const struct token_record *record, int source)
+{
+	struct token_stamp stamp = {};
+	int lease = -1;
+
+	if (source != -1 && hvrs_stamp_get(source, &stamp) == 0 &&
+	    stamp.device == record->stamp.device &&
+	    stamp.inode == record->source_inode) {
+		lease = hvrs_lease_join(source);
+	}
+	if (source != -1) {
+		close(source);
+	}
+	return lease;
+}
+
+int hvrs_token_open(const struct token_record *record, int *_lease)
 {
 	struct token_record again = {};
 	struct token_stamp stamp = {};
+	int source = -1;
+	int lease = -1;
 	int fd = -1;
 	int saved = 0;
 
 	become_root();
-	fd = take_from(record);
+	fd = take_from(record, record->descriptor);
 	saved = errno;
+	if (fd != -1 && record->leased) {
+		source = take_from(record, record->source);
+	}
 	unbecome_root();
+	lease = join_lease(record, source);
 	if (fd == -1) {
 		DBG_INFO("hvrs: a token's file cannot be taken: %s\n",
 			 strerror(saved));
@@ -225,8 +260,12 @@ int hvrs_token_open(const struct token_record *record)
 	    (!record->pinned &&
 	     !token_stamp_equal(&stamp, &record->stamp))) {
 		close(fd);
+		if (lease != -1) {
+			close(lease);
+		}
 		return -EKEYREJECTED;
 	}
+	*_lease = lease;
 	return fd;
 }
 
@@ -304,6 +343,11 @@ int hvrs_pin_token(struct hvrs_pin *pin, struct tevent_context *ev,
 		strlcpy(record.name, wanted->name, sizeof(record.name));
 		if (!pin->what.pinned) {
 			record.stamp = pin->what.source;
+		}
+		record.leased = pin->lease != NULL;
+		if (record.leased) {
+			record.source = (uint32_t)hvrs_lease_source(
+				pin->lease, &record.source_inode);
 		}
 		ret = state_tokens_store(&record, &limits,
 					 record.created_ms);

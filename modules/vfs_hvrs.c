@@ -320,6 +320,7 @@ static bool core_hooks_wanted(void)
 	.disk_free_fn = hvrs_disk_free,				\
 	.fsctl_fn = hvrs_fsctl,					\
 	.create_file_fn = hvrs_create_file,			\
+	.openat_fn = hvrs_openat,				\
 	.close_fn = hvrs_close,					\
 	.brl_lock_windows_fn = hvrs_brl_lock_windows,		\
 	.fget_dos_attributes_fn = hvrs_fget_dos_attributes,	\

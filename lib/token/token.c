@@ -15,11 +15,12 @@
 #define HEADER		8
 
 #define RECORD_MAGIC	0x4b545648u	/* "HVTK" */
-#define RECORD_VERSION	1u
+#define RECORD_VERSION	2u
 #define RECORD_HEADER	12
 
 #define FLAG_BEARER	1u
 #define FLAG_PINNED	2u
+#define FLAG_LEASED	4u
 
 int token_new(struct token_id *_id)
 {
@@ -123,7 +124,8 @@ int token_record_encode(TALLOC_CTX *mem_ctx, const struct token_record *record,
 	cursor_put_bytes(&put, record->id.index, TOKEN_INDEX_SIZE);
 	cursor_put_bytes(&put, record->id.secret, TOKEN_SECRET_SIZE);
 	cursor_put_le32(&put, (record->bearer ? FLAG_BEARER : 0) |
-			      (record->pinned ? FLAG_PINNED : 0));
+			      (record->pinned ? FLAG_PINNED : 0) |
+			      (record->leased ? FLAG_LEASED : 0));
 	cursor_put_le64(&put, record->created_ms);
 	cursor_put_le64(&put, record->expires_ms);
 	cursor_put_le64(&put, record->offset);
@@ -138,6 +140,8 @@ int token_record_encode(TALLOC_CTX *mem_ctx, const struct token_record *record,
 	cursor_put_le32(&put, record->stamp.mtime_ns);
 	cursor_put_le64(&put, (uint64_t)record->stamp.ctime_s);
 	cursor_put_le32(&put, record->stamp.ctime_ns);
+	cursor_put_le32(&put, record->source);
+	cursor_put_le64(&put, record->source_inode);
 	cursor_put_le16(&put, (uint16_t)user);
 	cursor_put_bytes(&put, record->user, user);
 	cursor_put_le16(&put, (uint16_t)name);
@@ -192,6 +196,7 @@ int token_record_decode(const uint8_t *bytes, size_t length,
 	flags = cursor_le32(&in);
 	record.bearer = (flags & FLAG_BEARER) != 0;
 	record.pinned = (flags & FLAG_PINNED) != 0;
+	record.leased = (flags & FLAG_LEASED) != 0;
 	record.created_ms = cursor_le64(&in);
 	record.expires_ms = cursor_le64(&in);
 	record.offset = cursor_le64(&in);
@@ -206,6 +211,8 @@ int token_record_decode(const uint8_t *bytes, size_t length,
 	record.stamp.mtime_ns = cursor_le32(&in);
 	record.stamp.ctime_s = (int64_t)cursor_le64(&in);
 	record.stamp.ctime_ns = cursor_le32(&in);
+	record.source = cursor_le32(&in);
+	record.source_inode = cursor_le64(&in);
 	get_text(&in, record.user, TOKEN_USER_MAX);
 	get_text(&in, record.name, TOKEN_NAME_MAX);
 	if (cursor_status(&in) != 0 || cursor_remaining(&in) != 0) {

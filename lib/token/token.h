@@ -145,6 +145,9 @@ struct token_record {
 	uint64_t started;	/* of the process, in clock ticks */
 	uint32_t descriptor;
 	struct token_stamp stamp;	/* of the held file */
+	bool leased;		/* the clone waits for a change of the source */
+	uint32_t source;	/* then: the source's descriptor and inode */
+	uint64_t source_inode;
 };
 
 /* New bytes of mem_ctx, with a version and a checksum.  0 or -ENOMEM. */

@@ -7,6 +7,7 @@ import mmap
 import os
 import random
 import tempfile
+import threading
 import time
 import unittest
 
@@ -535,6 +536,157 @@ class Pinned(lab.Case):
             self.assertEqual(wanted, odx.get(source, offset, length)[:2])
 
 
+@lab.on_shares('vm', 'vmbtrfs')
+class Leased(lab.Case):
+    """A source that nobody has open for writing is cloned when somebody
+    opens it so."""
+    shares = fsctl.SHARES
+    OLD, NEW = lab.pattern(8 * MIB, 1), lab.pattern(8 * MIB, 2)
+
+    def setUp(self):
+        super().setUp()
+        self.make('from.vhdx', self.OLD)
+        lab.settle(self.path('from.vhdx'))
+        self.make('to.vhdx', lab.pattern(8 * MIB, 3))
+        self.source = self.reader()
+        self.target = self.open('to.vhdx')
+
+    def reader(self, tree=None):
+        return self.open('from.vhdx', tree=tree, access=smb2.READ_ONLY,
+                         disposition=smb2.OPEN)
+
+    def shared(self, name='from.vhdx'):
+        lab.settle(self.path(name))
+        return lab.shared(self.path(name), 0, 8 * MIB)
+
+    def is_of_before(self, token, size=8 * MIB, start=0):
+        odx.put(self.target, 0, size, token, start)
+        self.assert_bytes(self.OLD[start:start + size],
+                          self.target.read(0, size))
+
+    def test_nothing_is_cloned_before_it_must_be(self):
+        token = odx.get(self.source, 0, 8 * MIB)[2]
+        self.assertEqual(0, self.shared())
+        self.is_of_before(token)
+        self.assertEqual(8 * MIB, self.shared('to.vhdx'))
+
+    def test_an_open_for_writing(self):
+        token = odx.get(self.source, 512, 4 * MIB)[2]
+        part = odx.get(self.source, 6 * MIB, MIB)[2]
+        for tree in (self.tree, self.connect()):
+            with self.subTest():
+                file = self.open('from.vhdx', tree=tree)
+                file.write(0, self.NEW)
+                odx.put(self.target, 0, 4 * MIB, token)
+                odx.put(self.target, 6 * MIB, MIB, part)
+                self.assert_bytes(self.OLD[512:512 + 4 * MIB],
+                                  self.target.read(0, 4 * MIB))
+                self.assert_bytes(self.OLD[6 * MIB:7 * MIB],
+                                  self.target.read(6 * MIB, MIB))
+                file.close()
+
+    def test_a_program_of_the_server(self):
+        path = self.path('from.vhdx')
+
+        def written():
+            lab.put(path, 0, self.NEW)
+
+        def mapped():
+            with open(path, 'r+b') as file:
+                with mmap.mmap(file.fileno(), 0) as view:
+                    view[0:8 * MIB] = self.NEW
+
+        for change in (written, mapped, lambda: os.truncate(path, 512),
+                       lambda: open(path, 'wb').close(),
+                       lambda: os.unlink(path)):
+            token = odx.get(self.source, 0, 8 * MIB)[2]
+            change()
+            self.is_of_before(token)
+            self.source.close()
+            self.make('from.vhdx', self.OLD)
+            self.source = self.reader()
+
+    def test_truncated_without_being_open_for_writing(self):
+        """The one change that the kernel makes nobody wait for."""
+        token = odx.get(self.source, 0, 8 * MIB)[2]
+        before = self.target.read(0, 8 * MIB)
+        os.close(os.open(self.path('from.vhdx'), os.O_RDONLY | os.O_TRUNC))
+        status, _ = self.target.fsctl(OFFLOAD_WRITE,
+                                      write(0, 8 * MIB, token), 16)
+        self.expect(INVALID_TOKEN, status)
+        self.assert_bytes(before, self.target.read(0, 8 * MIB))
+
+    def test_a_new_generation_is_another_file(self):
+        tokens = []
+        for data in (self.OLD, self.NEW, self.OLD, self.NEW):
+            lab.put(self.path('from.vhdx'), 0, data)
+            tokens.append((data, odx.get(self.source, 0, 8 * MIB)[2]))
+        for data, token in tokens:
+            odx.put(self.target, 0, 8 * MIB, token)
+            self.assert_bytes(data, self.target.read(0, 8 * MIB))
+
+    def test_its_attributes_may_change(self):
+        token = odx.get(self.source, 0, 8 * MIB)[2]
+        os.chmod(self.path('from.vhdx'), 0o640)
+        os.utime(self.path('from.vhdx'), (1, 1))
+        self.is_of_before(token)
+        self.assertEqual(8 * MIB, self.shared('to.vhdx'))
+
+    def test_after_the_source_is_closed(self):
+        token = odx.get(self.source, 0, 8 * MIB)[2]
+        self.source.close()
+        lab.put(self.path('from.vhdx'), 0, self.NEW)
+        self.is_of_before(token)
+
+    def test_from_another_connection(self):
+        """Whose copy has a lease of its own."""
+        token = odx.get(self.source, 0, 8 * MIB)[2]
+        target = self.open('to.vhdx', tree=self.connect())
+        for start in (0, 512):
+            odx.put(target, 0, 4 * MIB, token, start)
+            self.assert_bytes(self.OLD[start:start + 4 * MIB],
+                              self.target.read(0, 4 * MIB))
+        lab.put(self.path('from.vhdx'), 0, self.NEW)
+        odx.put(target, 0, 8 * MIB, token)
+        self.assert_bytes(self.OLD, self.target.read(0, 8 * MIB))
+
+    def test_nobody_waits_for_what_is_over(self):
+        token = odx.get(self.source, 0, 8 * MIB, lifetime=200)[2]
+        self.is_of_before(token)
+        time.sleep(0.4)
+        begun = time.monotonic()
+        lab.put(self.path('from.vhdx'), 0, self.NEW)
+        self.assertLess(time.monotonic() - begun, 2)
+        status, _ = self.target.fsctl(OFFLOAD_WRITE,
+                                      write(0, 4096, token), 16)
+        self.expect(INVALID_TOKEN, status)
+
+    def test_an_open_for_writing_takes_no_second(self):
+        odx.get(self.source, 0, 8 * MIB)
+        begun = time.monotonic()
+        self.open('from.vhdx', tree=self.connect()).close()
+        self.assertLess(time.monotonic() - begun, 0.8)
+
+    def test_writers_and_copies_at_once(self):
+        """A copy is of before or of after its token, never of both."""
+        trees = [self.connect() for _ in range(2)]
+        for round in range(12):
+            data = self.NEW if round % 2 else self.OLD
+            lab.put(self.path('from.vhdx'), 0, data)
+            token = odx.get(self.source, 0, 8 * MIB)[2]
+            writer = threading.Timer(
+                0.0005 * round, lab.put,
+                (self.path('from.vhdx'), 0, lab.pattern(8 * MIB, round + 9)))
+            writer.start()
+            target = self.open('to.vhdx', tree=trees[round % 2])
+            start = 512 * (round % 3)
+            length = 8 * MIB - start
+            odx.put(target, 0, length, token, start)
+            writer.join()
+            self.assert_bytes(data[start:], target.read(0, length))
+            target.close()
+
+
 class Limits(lab.Case):
     shares = dict(fsctl.SHARES, little=(
         lab.DIRECTORIES['vm'],
@@ -616,6 +768,35 @@ class Limits(lab.Case):
         self.assert_bytes(bytes(4096), file.read(0, 4096))
 
 
+class Opened:
+    """Three files, each open for writing or for reading alone."""
+
+    def __init__(self, trees):
+        self.trees = trees
+        self.files = [None] * 3
+        self.writes = [False] * 3
+
+    def reopen(self, i, writes):
+        if self.files[i] is not None:
+            self.files[i].close()
+        self.files[i] = self.trees[i % 2].create(
+            'odx-model/f%d' % i,
+            access=smb2.READ_WRITE if writes else smb2.READ_ONLY)
+        self.writes[i] = writes
+
+    def writer(self, i):
+        if not self.writes[i]:
+            self.reopen(i, True)
+        return self.files[i]
+
+    def reader(self, i):
+        if self.writes[i]:
+            self.reopen(i, False)
+
+    def __getitem__(self, i):
+        return self.files[i]
+
+
 class Model(lab.Case):
     """Random operations against a model of files and tokens."""
 
@@ -632,18 +813,21 @@ class Model(lab.Case):
         lab.run('chown', 'hvrs:hvrs', directory)
         self.addCleanup(lab.run, 'rm', '-rf', directory)
         trees = [self.connect(share) for _ in range(2)]
-        files, model = [], []
+        for tree in trees:
+            # Long runs may stand still for a while.
+            tree.connection.socket.settimeout(900)
+        self.directory = directory
+        files, model = Opened(trees), []
         for i in range(3):
-            files.append(trees[i % 2].create('odx-model/f%d' % i))
             model.append(bytearray(lab.pattern(self.SIZE, i)))
-            files[i].write(0, bytes(model[i]))
+            files.writer(i).write(0, bytes(model[i]))
         tokens = []
         for step in range(self.operations):
             self.step(share, files, model, tokens)
             if step % 500 == 499:
-                for file, wanted in zip(files, model):
+                for i, wanted in enumerate(model):
                     self.assert_bytes(bytes(wanted),
-                                      file.read(0, 2 * self.SIZE),
+                                      files[i].read(0, 4 * self.SIZE),
                                       'step %d, seed %d' % (step, seed))
         for i, wanted in enumerate(model):
             self.assert_bytes(bytes(wanted),
@@ -663,21 +847,26 @@ class Model(lab.Case):
         if what < 0.30:
             offset, length = self.part(model[i])
             data = random.randbytes(length)
-            files[i].write(offset, data)
+            if random.random() < 0.1:
+                lab.put('%s/f%d' % (self.directory, i), offset, data)
+            else:
+                files.writer(i).write(offset, data)
             end = offset + length
             if end > len(model[i]):
                 model[i] += bytes(end - len(model[i]))
             model[i][offset:end] = data
         elif what < 0.36:
             size = random.randrange(1024, self.SIZE * 3 // 2)
-            files[i].set_size(size)
+            files.writer(i).set_size(size)
             model[i] = model[i][:size] + bytes(max(0, size - len(model[i])))
         elif what < 0.42:
             offset, length = self.part(model[i])
             end = min(offset + length, len(model[i]))
-            files[i].fsctl(fsctl.SET_ZERO_DATA,
-                           fsctl.zero(offset, offset + length))
+            files.writer(i).fsctl(fsctl.SET_ZERO_DATA,
+                                  fsctl.zero(offset, offset + length))
             model[i][offset:end] = bytes(end - offset)
+        elif what < 0.46:
+            files.reader(i)
         elif what < 0.70 or not tokens:
             offset, length = self.part(model[i])
             length = (length + 511) // 512 * 512
@@ -699,7 +888,7 @@ class Model(lab.Case):
             grows = size % 512 == 0 and random.random() < 0.1
             offset = size if grows else \
                 random.randrange(max(size // unit, 1)) * unit
-            status, out = files[j].fsctl(
+            status, out = files.writer(j).fsctl(
                 OFFLOAD_WRITE, write(offset, length, token, start), 16)
             if status == INVALID_TOKEN and (
                     share == 'vmext4' or time.monotonic() > born + 100):

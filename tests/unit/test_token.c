@@ -190,6 +190,7 @@ static void test_a_record_is_stored_and_its_damage_seen(void **state)
 		.offset = 512, .length = 4096, .process = 77, .started = 88,
 		.descriptor = 9,
 		.stamp = { 1, 2, 3, -4, 5, 6, 7 },
+		.leased = true, .source = 10, .source_inode = 11,
 		.user = "S-1-5-21-1", .name = "vm: disk.vhdx",
 	};
 	struct token_record again = {};
@@ -211,7 +212,7 @@ static void test_a_record_is_stored_and_its_damage_seen(void **state)
 		assert_true(token_record_decode(bytes, length, &again) != 0);
 		bytes[i / 8] ^= (uint8_t)(1 << i % 8);
 	}
-	bytes[4] = 2;
+	bytes[4] = 1;
 	assert_int_equal(token_record_decode(bytes, length, &again),
 			 -EPROTONOSUPPORT);
 	talloc_free(bytes);
