@@ -29,6 +29,7 @@
 #define BUFFER ((size_t)256 << 10)
 #define KEEP_CONTEXTS (56 + 76)
 #define CREDIT_UNIT 65536u
+#define OUTPUT 1024
 
 /* Named in the documentation of libsmb2 but in none of its headers. */
 #define SEC_NTLMSSP 1
@@ -52,6 +53,9 @@ struct client {
 	uint64_t session;
 	uint8_t *in;
 	size_t at, have;	/* unread bytes of "in" */
+	uint8_t *keep;		/* for the payload of a read */
+	uint8_t output[OUTPUT];
+	size_t output_length;
 };
 
 /* ---- bytes ------------------------------------------------------------------- */
@@ -157,6 +161,73 @@ static int promise_of(const uint8_t *header, size_t size)
 	return -1;
 }
 
+/* Moves so many bytes to where they are wanted. */
+static int take(struct client *client, uint8_t *to, size_t bytes)
+{
+	size_t part = bytes < client->have ? bytes : client->have;
+
+	memcpy(to, client->in + client->at, part);
+	if (skip(client, part) != 0) {
+		return -1;
+	}
+	while (part < bytes) {
+		ssize_t got = recv(client->fd, to + part, bytes - part, 0);
+
+		if (got == -1 && errno == EINTR) {
+			continue;
+		}
+		if (got <= 0) {
+			fprintf(stderr, "bench: the connection ended\n");
+			return -1;
+		}
+		part += (size_t)got;
+	}
+	return 0;
+}
+
+/* What an FSCTL answers is small, so it is here with its header or soon. */
+static int keep_output(struct client *client, uint32_t size)
+{
+	const uint8_t *body = NULL;
+	uint32_t offset = 0;
+	uint32_t length = 0;
+
+	if (size > BUFFER - FRAME || need(client, FRAME + size) != 0) {
+		return -1;
+	}
+	body = client->in + client->at + FRAME + HEADER;
+	offset = get32(body + 32);
+	length = get32(body + 36);
+	if (length > OUTPUT || offset > size || length > size - offset) {
+		fprintf(stderr, "bench: an FSCTL answers too much\n");
+		return -1;
+	}
+	memcpy(client->output, client->in + client->at + FRAME + offset,
+	       length);
+	client->output_length = length;
+	return 0;
+}
+
+/* The payload of a read, and what is left of its message. */
+static int keep_payload(struct client *client, uint32_t *_size)
+{
+	const uint8_t *header = client->in + client->at + FRAME;
+	uint32_t offset = header[HEADER + 2];
+	uint32_t length = get32(header + HEADER + 4);
+	uint8_t *to = client->keep;
+
+	if (offset > *_size || length > *_size - offset) {
+		return -1;
+	}
+	client->keep = NULL;
+	if (skip(client, FRAME + offset) != 0 ||
+	    take(client, to, length) != 0) {
+		return -1;
+	}
+	*_size -= offset + length;
+	return skip(client, *_size);
+}
+
 int client_next(struct client *client, struct client_reply *_reply)
 {
 	/* An answer to a lock has no more. */
@@ -197,7 +268,16 @@ int client_next(struct client *client, struct client_reply *_reply)
 		       16);
 		client->promise = promise_of(header, size);
 	}
-	if (skip(client, FRAME + size) != 0) {
+	if (command == COMMAND_IOCTL && reply.status == CLIENT_SUCCESS &&
+	    keep_output(client, size) != 0) {
+		return -1;
+	}
+	if (command == COMMAND_READ && reply.status == CLIENT_SUCCESS &&
+	    client->keep != NULL) {
+		if (keep_payload(client, &size) != 0) {
+			return -1;
+		}
+	} else if (skip(client, FRAME + size) != 0) {
 		return -1;
 	}
 	/* An oplock break is not what anybody wants. */
@@ -276,6 +356,17 @@ static int request(struct client *client, uint8_t command, uint8_t *body,
 	*_id = client->next_id;
 	client->next_id += charge;
 	return send_all(client, iov, data_length > 0 ? 3 : 2);
+}
+
+const uint8_t *client_output(const struct client *client, size_t *_length)
+{
+	*_length = client->output_length;
+	return client->output;
+}
+
+void client_read_into(struct client *client, uint8_t *to)
+{
+	client->keep = to;
 }
 
 const uint8_t *client_file_id(const struct client *client, size_t file)
@@ -512,14 +603,17 @@ static int serve(struct smb2_context *smb2, const bool *done)
 	return 0;
 }
 
-static int open_file(struct client *client, size_t index, const char *name)
+static int open_file(struct client *client, size_t index, const char *name,
+		     bool reading)
 {
 	struct opening opening = { .id = client->ids[index] };
 	struct smb2_create_request create = {
 		.requested_oplock_level = SMB2_OPLOCK_LEVEL_BATCH,
 		.impersonation_level = SMB2_IMPERSONATION_IMPERSONATION,
-		.desired_access = SMB2_FILE_READ_DATA | SMB2_FILE_WRITE_DATA |
-			SMB2_FILE_READ_ATTRIBUTES | SMB2_FILE_WRITE_ATTRIBUTES,
+		.desired_access = SMB2_FILE_READ_DATA |
+			SMB2_FILE_READ_ATTRIBUTES |
+			(reading ? 0 : SMB2_FILE_WRITE_DATA |
+				       SMB2_FILE_WRITE_ATTRIBUTES),
 		.share_access = SMB2_FILE_SHARE_READ | SMB2_FILE_SHARE_WRITE,
 		.create_disposition = SMB2_FILE_OPEN,
 		.create_options = SMB2_FILE_NON_DIRECTORY_FILE,
@@ -622,7 +716,8 @@ int client_open(const struct client_where *where, const char *const *names,
 		goto failed;
 	}
 	for (i = 0; i < count; i++) {
-		if (open_file(client, i, names[i]) != 0) {
+		if (open_file(client, i, names[i],
+			      (where->reading >> i & 1) != 0) != 0) {
 			goto failed;
 		}
 	}

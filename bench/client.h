@@ -26,6 +26,7 @@ struct client_where {
 	const char *password;
 	int port;		/* of 127.0.0.1 */
 	const char *share;
+	unsigned reading;	/* files, as bits, that are opened to read */
 };
 
 struct client_reply {
@@ -65,6 +66,18 @@ int client_write(struct client *client, size_t file, uint64_t offset,
 		 const void *data, uint32_t length, uint64_t *_id);
 int client_ioctl(struct client *client, size_t file, uint32_t code,
 		 const void *in, uint32_t length, uint64_t *_id);
+
+/*
+ * What the last FSCTL answered, until the next one does, and how much of it
+ * was kept.
+ */
+const uint8_t *client_output(const struct client *client, size_t *_length);
+
+/*
+ * Where the payload of the next read goes, which is dropped otherwise; room
+ * for what is asked for.
+ */
+void client_read_into(struct client *client, uint8_t *to);
 
 /* A create context whose name has 16 bytes. */
 struct client_context {

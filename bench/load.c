@@ -36,6 +36,20 @@ uint64_t load_cpu(pid_t pid)
 	return (uint64_t)used.tv_sec * SECOND + (uint64_t)used.tv_nsec;
 }
 
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a;
+	uint64_t y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+uint64_t load_quantile(uint64_t *numbers, size_t count, double share)
+{
+	qsort(numbers, count, sizeof(numbers[0]), compare);
+	return count > 0 ? numbers[(size_t)((double)(count - 1) * share)] : 0;
+}
+
 /* splitmix64: one multiply-and-shift chain a number, any seed will do. */
 uint64_t load_random(uint64_t *state)
 {
@@ -53,6 +67,7 @@ int load_connect(const struct load_options *options,
 	struct client_where where = {
 		.user = options->user, .password = options->password,
 		.port = options->port, .share = target->share,
+		.reading = options->reading,
 	};
 
 	return client_open(&where, names, count, _client);
@@ -157,6 +172,7 @@ static const struct {
 	{ "shared", shared_measure, 2 },
 	{ "qos", qos_measure, 1 },
 	{ "handles", handles_measure, 1 },
+	{ "offload", offload_measure, 1 },
 };
 
 static const char usage[] =
@@ -178,6 +194,10 @@ static const char usage[] =
 	"           that were logged on, NAME=FD:TREE:SESSION:NEXT each, all at\n"
 	"           once (--operation open, lock, write; --promise 0 or 2,\n"
 	"           --size, --depth, --seconds)\n"
+	"  offload  a copy by offload data transfer beside cp (--operation\n"
+	"           clone, clone-open, copy), a reader beside it\n"
+	"           (reader-clone, reader-copy), and other ways to copy\n"
+	"           (ways); --length, --extents, --rounds\n"
 	"\n"
 	"  --port N --user NAME --password TEXT   of the server on 127.0.0.1\n";
 

@@ -42,6 +42,7 @@ struct load_options {
 	const char *policy;	/* of storage QoS, and a limit in requests */
 	uint64_t limit;
 	uint32_t promise;	/* what a durable handle is to be: 0 or 2 */
+	unsigned reading;	/* files that are opened to read alone */
 	struct target targets[TARGETS_MAX];
 	size_t count;
 };
@@ -53,9 +54,13 @@ int beside_measure(const struct load_options *options);
 int shared_measure(const struct load_options *options);
 int qos_measure(const struct load_options *options);
 int handles_measure(const struct load_options *options);
+int offload_measure(const struct load_options *options);
 
 /* Nanoseconds of a clock that never goes back. */
 uint64_t load_now(void);
+
+/* The value below which that share of the numbers lies; sorts them. */
+uint64_t load_quantile(uint64_t *numbers, size_t count, double share);
 
 /* CPU time a process has used so far, all of its threads; 0 if unknown. */
 uint64_t load_cpu(pid_t pid);

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures the lab's server: plain reads and writes, trim, zero and clone of
-ranges, readers beside a long zero, limits of storage QoS, and handles that
-outlive smbd, each next to its yardstick.  Runs inside the lab ("make bench");
-README.md beside tells the method."""
+ranges, readers beside a long zero, copies by offload data transfer, limits of
+storage QoS, and handles that outlive smbd, each next to its yardstick.  Runs
+inside the lab ("make bench"); README.md beside tells the method."""
 
 import argparse
 import json
@@ -27,15 +27,17 @@ BESIDE_EXTENTS = 30000       # close to a second to free
 EFFORTS = {
     'quick': {'io': 16, 'seconds': 0.08, 'ranges': 40, 'many': 2,
               'beside': 2, 'extents': 10000, 'qos': 5, 'latency': 6,
+              'whole': 6, 'copies': 2, 'ways': 1,
               'handle rounds': 3, 'handle seconds': 0.4, 'kills': 3,
               'handles': 2000, 'reclaims': 1, 'held': 500},
     'full': {'io': 60, 'seconds': 0.12, 'ranges': 150, 'many': 5,
              'beside': 6, 'extents': 100000, 'qos': 30, 'latency': 20,
+             'whole': 20, 'copies': 4, 'ways': 2,
              'handle rounds': 8, 'handle seconds': 0.8, 'kills': 10,
              'handles': 10000, 'reclaims': 3, 'held': 1000},
 }
 
-PARTS = ('io', 'ranges', 'beside', 'qos', 'handles')
+PARTS = ('io', 'ranges', 'beside', 'offload', 'qos', 'handles')
 
 IO = {
     'title': 'Reads and writes',
@@ -56,6 +58,23 @@ BESIDE = {
     'value': 'vm', 'yardstick': 'plain',
 }
 
+
+OFFLOAD = {
+    'title': 'A copy of an image by ODX',
+    'explained': 'all of it, pins released included, over cp on the server',
+    'value': 'ODX', 'yardstick': 'cp',
+}
+OFFLOAD_READER = {
+    'title': '4 KiB reads while an image is copied by ODX',
+    'explained': '99 % of them, on the same connection, over alone + 20 ms',
+    'value': 'beside', 'yardstick': 'alone+20ms',
+}
+OFFLOAD_WAYS = {
+    'title': 'Other ways to copy 1 GiB of the image',
+    'explained': 'told, not judged: what ODX spares; logarithmic',
+    'value': 'this way', 'yardstick': 'ODX',
+}
+OFFLOAD_SLACK = 20_000_000
 
 QOS = {
     'title': 'Limits of storage QoS',
@@ -217,6 +236,65 @@ class Bench:
                         'beside_p50_ns', 'beside_p99_ns', 'alone_p50_ns',
                         'alone_p99_ns'))))
 
+    # ---- offload data transfer ------------------------------------------------
+
+    def offload(self):
+        many = self.effort['extents']
+        clones = (('64 GiB, whole, xfs', 1, self.effort['whole']),
+                  ('64 GiB, %s extents, xfs' % format(many, ','), many,
+                   self.effort['copies']))
+        told = []
+        for name, extents, rounds in clones:
+            self.offload_figure(name, ('<=', 1.2), 'vm', 'clone', rounds,
+                                length=64 * GIB, extents=extents)
+        self.offload_figure('64 GiB, 10,000 extents, being written', None,
+                            'vm', 'clone-open', self.effort['copies'],
+                            length=64 * GIB, extents=10000)
+        self.offload_figure('1 GiB, half of it holes, ext4', ('<=', 1.1),
+                            'vmext4', 'copy', self.effort['copies'],
+                            length=GIB)
+        for name, share, operation, length, extents in (
+                ('xfs, %s extents' % format(many, ','), 'vm', 'clone',
+                 64 * GIB, many),
+                ('ext4', 'vmext4', 'copy', GIB, 1)):
+            rounds = self.load('reads beside: ' + name, 'offload', (share,),
+                               operation='reader-' + operation,
+                               length=length, extents=extents,
+                               rounds=self.effort['ways'])
+            alone = [r['alone_p99_ns'] + OFFLOAD_SLACK for r in rounds]
+            beside = [r['beside_p99_ns'] for r in rounds]
+            self.figures.append(Figure(
+                OFFLOAD_READER, name, 's', median(beside) / 1e9,
+                median(alone) / 1e9,
+                [a / b for a, b in zip(beside, alone)], ('<=', 1),
+                'alone %.2f ms, longest beside %.0f ms' % (
+                    (median(alone) - OFFLOAD_SLACK) / 1e6,
+                    max(r['beside_max_ns'] for r in rounds) / 1e6)))
+        rounds = self.load('other ways to copy', 'offload', ('vm',),
+                           operation='ways', length=GIB, extents=1,
+                           rounds=self.effort['ways'])
+        odx = [r['offload_ns'] for r in rounds]
+        for name, key in (('COPYCHUNK', 'chunk_ns'),
+                          ('through the client', 'client_ns')):
+            values = [r[key] for r in rounds]
+            told.append(Figure(
+                OFFLOAD_WAYS, name, 's', median(values) / 1e9,
+                median(odx) / 1e9, [a / b for a, b in zip(values, odx)],
+                None))
+        self.figures += told
+
+    def offload_figure(self, name, target, share, operation, rounds,
+                       **options):
+        rounds = self.load('ODX: ' + name, 'offload', (share,),
+                           operation=operation, rounds=rounds, **options)
+        local = [r['local_ns'] / 1e9 for r in rounds]
+        smb = [r['smb_ns'] / 1e9 for r in rounds]
+        self.figures.append(Figure(
+            OFFLOAD, name, 's', median(smb), median(local),
+            in_pairs([a / b for a, b in zip(smb, local)]), target,
+            'released in %.1f ms' % (
+                median([r['release_ns'] for r in rounds]) / 1e6)))
+
     # ---- storage QoS --------------------------------------------------------
 
     def qos(self):
@@ -349,7 +427,8 @@ def main():
     options = parser.parse_args()
     options.shares = {'vm': '/srv/xfs/vm', 'vmalias': '/srv/xfs/vm',
                       'plain': '/srv/xfs/plain',
-                      'plainsync': '/srv/xfs/plainsync'}
+                      'plainsync': '/srv/xfs/plainsync',
+                      'vmext4': '/srv/ext4/vmext4'}
     bench = Bench(options)
     for part in PARTS:
         if not options.only or part in options.only:
