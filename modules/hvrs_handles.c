@@ -615,6 +615,7 @@ static const struct hooks_handles handles_client = {
 	.rename = hvrs_handles_rename,
 	.renamed = hvrs_handles_renamed,
 	.client = hvrs_handles_client,
+	.session = hvrs_handles_session,
 };
 
 void hvrs_handles_start(void)

@@ -100,7 +100,10 @@ bool hvrs_close_remote(struct messaging_context *msg_ctx,
 /* Ends those whose time is over. */
 void hvrs_handles_sweep(void);
 
-/* Lets one of the processes do that every few seconds. */
+/*
+ * Lets one of the processes do that every few seconds, also while there is no
+ * client.
+ */
 void hvrs_handles_sweep_start(void);
 
 enum hvrs_fence {
@@ -114,6 +117,14 @@ enum hvrs_fence {
  * one that is stopped is killed, one that ends is waited for a while.
  */
 enum hvrs_fence hvrs_fence(const struct state_handle *h, int wait_ms);
+
+/* Whether a process is stopped, by a signal; the end of one. */
+bool hvrs_is_stopped(const struct server_id *id);
+void hvrs_kill(const struct server_id *id);
+
+/* Whether the user of a session is the one a handle belongs to. */
+bool hvrs_is_owner(const struct auth_session_info *info,
+		   const struct handle_record *r);
 
 bool hvrs_is_leaving_here(struct smbXsrv_client *client, uint64_t id);
 
@@ -141,7 +152,9 @@ NTSTATUS hvrs_handles_rename(struct connection_struct *conn,
 			     struct files_struct *fsp);
 void hvrs_handles_renamed(struct connection_struct *conn,
 			  struct files_struct *fsp);
-void hvrs_handles_client(struct smbd_smb2_request *req);
+bool hvrs_handles_client(struct smbd_smb2_request *req);
+bool hvrs_handles_session(struct smbXsrv_connection *xconn,
+			  struct auth_session_info *session_info);
 bool hvrs_handles_wait(struct smbd_smb2_request *req);
 void hvrs_handles_lost(struct smbXsrv_connection *xconn);
 

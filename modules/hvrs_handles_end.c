@@ -4,14 +4,12 @@
  */
 #include "hvrs_handles.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "lib/global_contexts.h"
 #include "lib/util/server_id.h"
 #include "librpc/gen_ndr/ndr_open_files.h"
 #include "locking/leases_db.h"
@@ -21,13 +19,13 @@
 #include "smbd/smbXsrv_open.h"
 #include "smbd/smbXsrv_session.h"
 
-#define SWEEP_MS 5000
 #define CLOSE_REMOTE_MS 3000
 #define PROCESS_END_MS 5000
 #define NEGOTIATE_WAIT_MS 1000
 
 /* ---- a process that is stopped ------------------------------------------------------- */
 
+/* One that a debugger looks at is not taken for stopped. */
 struct process {
 	bool stopped;
 	bool ending;		/* killed, or writing its core */
@@ -40,7 +38,7 @@ static void process_line(struct process *process, const char *line)
 	char state = 0;
 
 	if (sscanf(line, "State: %c", &state) == 1) {
-		process->stopped = state == 'T' || state == 't';
+		process->stopped = state == 'T';
 		process->ending = state == 'Z' || state == 'X';
 	} else if (sscanf(line, "SigPnd: %llx", &pending) == 1 ||
 		   sscanf(line, "ShdPnd: %llx", &pending) == 1) {
@@ -140,27 +138,74 @@ enum hvrs_fence hvrs_fence(const struct state_handle *h, int wait_ms)
 	return fence(h->owner, h->leaving, wait_ms);
 }
 
+bool hvrs_is_stopped(const struct server_id *id)
+{
+	struct server_id owner = *id;
+
+	return procid_is_local(&owner) && owner.pid != (uint64_t)getpid() &&
+		owner.pid > 1 && process_look((pid_t)owner.pid).stopped &&
+		serverid_exists(&owner);
+}
+
+void hvrs_kill(const struct server_id *id)
+{
+	process_end(*id, true, PROCESS_END_MS);
+}
+
 /*
  * smbd hands a new connection of a client to the process that has its others,
- * and waits for an answer; a stopped one never gives it.
+ * and waits for an answer; a stopped one never gives it.  Who asks is not
+ * known yet, so nobody is killed: this process keeps the connection.
  */
-void hvrs_handles_client(struct smbd_smb2_request *req)
+bool hvrs_handles_client(struct smbd_smb2_request *req)
 {
 	struct guid client = hvrs_guid(&req->xconn->smb2.client.guid);
 	uint64_t *ids = NULL;
 	size_t count = state_handles_of_client(talloc_tos(), &client, &ids);
+	bool stopped = false;
 	size_t i = 0;
 
-	for (i = 0; i < count; i++) {
+	for (i = 0; i < count && !stopped; i++) {
 		struct state_handle *h = state_handles_fetch(talloc_tos(),
 							     ids[i]);
 
-		if (h != NULL && !h->leaving) {
-			hvrs_fence(h, i == 0 ? NEGOTIATE_WAIT_MS : 0);
+		if (h != NULL && h->connected && !h->leaving) {
+			stopped = hvrs_is_stopped(&h->owner);
+			if (!stopped && i == 0) {
+				fence(h->owner, false, NEGOTIATE_WAIT_MS);
+			}
 		}
 		TALLOC_FREE(h);
 	}
 	TALLOC_FREE(ids);
+	return stopped;
+}
+
+/*
+ * A client that has logged on and names its session of before: smbd waits for
+ * the process that has it, so one that is stopped is killed now.
+ */
+bool hvrs_handles_session(struct smbXsrv_connection *xconn,
+			  struct auth_session_info *session_info)
+{
+	struct guid client = hvrs_guid(&xconn->smb2.client.guid);
+	uint64_t *ids = NULL;
+	size_t count = state_handles_of_client(talloc_tos(), &client, &ids);
+	bool wait = false;
+	size_t i = 0;
+
+	for (i = 0; i < count && !wait; i++) {
+		struct state_handle *h = state_handles_fetch(talloc_tos(),
+							     ids[i]);
+
+		if (h != NULL && h->connected && !h->leaving &&
+		    hvrs_is_owner(session_info, &h->record)) {
+			wait = fence(h->owner, false, 0) == FENCE_ENDING;
+		}
+		TALLOC_FREE(h);
+	}
+	TALLOC_FREE(ids);
+	return wait;
 }
 
 /*
@@ -311,39 +356,6 @@ void hvrs_handle_end(struct state_handle *h)
 	unbecome_root();
 }
 
-struct sweep {
-	struct server_id owner;	/* who was looked for last */
-	bool lives;
-	uint64_t *ids;
-	size_t count;
-	uint64_t now;
-};
-
-/* Marks since when an owner that died is awaited; collects the expired. */
-static bool sweep_fn(struct state_handle *h, void *private_data)
-{
-	struct sweep *sweep = private_data;
-	uint64_t *grown = NULL;
-
-	if (h->connected && !server_id_equal(&h->owner, &sweep->owner)) {
-		sweep->owner = h->owner;
-		sweep->lives = serverid_exists(&h->owner);
-	}
-	if ((h->connected && sweep->lives) ||
-	    (h->record.waiting_since_ms != 0 &&
-	     !handle_expired(&h->record, sweep->now))) {
-		return true;
-	}
-	grown = talloc_realloc(talloc_tos(), sweep->ids, uint64_t,
-			       sweep->count + 1);
-	if (grown == NULL) {
-		return false;
-	}
-	sweep->ids = grown;
-	sweep->ids[sweep->count++] = h->record.id;
-	return true;
-}
-
 /* Since when it waits, where that is not known; true where its time is over. */
 bool hvrs_handle_over(struct state_handle *h)
 {
@@ -360,25 +372,6 @@ bool hvrs_handle_over(struct state_handle *h)
 	}
 	return handle_expired(&h->record, now) &&
 		!(h->leaving && serverid_exists(&h->owner));
-}
-
-void hvrs_handles_sweep(void)
-{
-	struct sweep sweep = { .now = state_handles_now() };
-	size_t i = 0;
-
-	state_handles_traverse(sweep_fn, &sweep);
-	for (i = 0; i < sweep.count; i++) {
-		struct state_handle *h = state_handles_fetch(talloc_tos(),
-							     sweep.ids[i]);
-
-		if (h != NULL && state_handle_state(h) == HANDLE_WAITING &&
-		    hvrs_handle_over(h)) {
-			hvrs_handle_end(h);
-		}
-		TALLOC_FREE(h);
-	}
-	TALLOC_FREE(sweep.ids);
 }
 
 /* ---- an open in another process -------------------------------------------------- */
@@ -448,67 +441,4 @@ bool hvrs_close_remote(struct messaging_context *msg_ctx,
 	}
 	hvrs_handle_end(h);
 	return true;
-}
-
-/* "hvrsctl handles close": a file with the name of the handle asks for it. */
-static void sweep_requests(void)
-{
-	char *folder = talloc_asprintf(talloc_tos(), "%s/close",
-				       state_handles_directory());
-	struct messaging_context *msg_ctx = global_messaging_context();
-	struct dirent *entry = NULL;
-	DIR *dir = NULL;
-
-	if (folder == NULL) {
-		return;
-	}
-	become_root();
-	dir = opendir(folder);
-	while (dir != NULL && (entry = readdir(dir)) != NULL) {
-		struct state_handle *h = NULL;
-		char *end = NULL;
-		uint64_t id = strtoull(entry->d_name, &end, 16);
-
-		if (entry->d_name[0] == '.' || *end != '\0') {
-			continue;
-		}
-		h = state_handles_fetch(talloc_tos(), id);
-		if (h != NULL) {
-			DBG_NOTICE("hvrs: handle %s is closed by an "
-				   "administrator\n", entry->d_name);
-			hvrs_close_remote(msg_ctx, h);
-		}
-		TALLOC_FREE(h);
-		unlinkat(dirfd(dir), entry->d_name, 0);
-	}
-	if (dir != NULL) {
-		closedir(dir);
-	}
-	unbecome_root();
-	TALLOC_FREE(folder);
-}
-
-static void sweep_timer(struct tevent_context *ev, struct tevent_timer *te,
-			struct timeval now, void *private_data)
-{
-	(void)te;
-	(void)now;
-	(void)private_data;
-	if (state_log_turn(state_handles_now(), SWEEP_MS / 2)) {
-		hvrs_handles_sweep();
-		sweep_requests();
-		state_handles_compact();
-	}
-	tevent_add_timer(ev, ev, timeval_current_ofs_msec(SWEEP_MS),
-			 sweep_timer, NULL);
-}
-
-void hvrs_handles_sweep_start(void)
-{
-	struct tevent_context *ev = global_event_context();
-
-	/* What was asked for while nobody was there. */
-	sweep_requests();
-	tevent_add_timer(ev, ev, timeval_current_ofs_msec(100), sweep_timer,
-			 NULL);
 }

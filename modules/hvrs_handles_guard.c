@@ -4,9 +4,6 @@
  */
 #include "hvrs_handles.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "lib/util/server_id.h"
 #include "locking/leases_db.h"
 #include "locking/share_mode_lock.h"
@@ -49,19 +46,6 @@ static void contender_contexts(struct handle_contender *who,
 		who->app_version_high = BVAL(blob->data.data, 8);
 		who->app_version_low = BVAL(blob->data.data, 16);
 	}
-}
-
-static bool is_owner(const struct hooks_open *open,
-		     const struct handle_record *r)
-{
-	const struct auth_session_info *info = open->conn->session_info;
-	char *text = hvrs_text_back(talloc_tos(), r->owner);
-	struct dom_sid sid = {};
-	bool same = text != NULL && string_to_sid(&sid, text) &&
-		security_token_is_sid(info->security_token, &sid);
-
-	TALLOC_FREE(text);
-	return same;
 }
 
 static void contender_init(struct handle_contender *who,
@@ -127,16 +111,13 @@ static NTSTATUS verdict_status(enum handle_verdict verdict)
 
 /* ---- who comes to a handle whose process lives -------------------- */
 
+/* [MS-SMB2] 3.3.5.9.13: its maximal access holds GENERIC_READ. */
 static bool may_read(const struct hooks_open *open)
 {
-	char *path = talloc_asprintf(talloc_tos(), "%s/%s",
-				     open->conn->connectpath,
-				     open->smb_fname->base_name);
-	bool may = path != NULL &&
-		faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) == 0;
+	struct files_struct *fsp = open->smb_fname->fsp;
 
-	TALLOC_FREE(path);
-	return may;
+	return fsp != NULL && NT_STATUS_IS_OK(smbd_check_access_rights_fsp(
+		open->conn->cwd_fsp, fsp, false, FILE_GENERIC_READ));
 }
 
 static NTSTATUS open_against_connected(struct hooks_open *open,
@@ -239,7 +220,7 @@ static NTSTATUS open_against(struct hooks_open *open,
 		hvrs_handle_end(h);
 		return NT_STATUS_OK;
 	}
-	who->owner = is_owner(open, &h->record);
+	who->owner = hvrs_is_owner(open->conn->session_info, &h->record);
 	verdict = handle_contend(&h->record, who);
 	if ((verdict == HANDLE_REPLAY || verdict == HANDLE_CLOSE_OLD) &&
 	    hvrs_fence(h, FENCE_WAIT_MS) != FENCE_GONE) {

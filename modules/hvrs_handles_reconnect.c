@@ -48,8 +48,8 @@ static void want_init(struct handle_reconnect *want,
 	}
 }
 
-static bool is_owner(struct auth_session_info *info,
-		     const struct handle_record *r)
+bool hvrs_is_owner(const struct auth_session_info *info,
+		   const struct handle_record *r)
 {
 	char *text = hvrs_text_back(talloc_tos(), r->owner);
 	struct dom_sid sid = {};
@@ -202,7 +202,7 @@ static enum handle_verdict verdict_of(struct smbd_smb2_request *req,
 	if (!same) {
 		return HANDLE_NOT_FOUND;
 	}
-	want->owner = is_owner(session_info, &h->record);
+	want->owner = hvrs_is_owner(session_info, &h->record);
 	/* Nobody but the rightful owner has a process killed for it. */
 	return handle_may_reconnect(&h->record, HANDLE_WAITING,
 				    state_handles_now(), want);

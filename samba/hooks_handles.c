@@ -11,6 +11,7 @@
 #define WAIT_LEAST_MS 2
 #define WAIT_MOST_MS 50
 #define WAIT_IN_ALL_MS 25000
+#define PREVIOUS_MS 10
 
 static const struct hooks_handles *client;
 static struct smbd_smb2_request *current_create;
@@ -49,6 +50,10 @@ static NTSTATUS (*core_rename)(connection_struct *, files_struct *,
 static struct tevent_req *(*core_mc_negprot)(TALLOC_CTX *,
 					     struct tevent_context *,
 					     struct smbd_smb2_request *);
+
+static struct tevent_req *(*core_close_previous)(
+	TALLOC_CTX *, struct tevent_context *, struct smbXsrv_connection *,
+	struct auth_session_info *, uint64_t, uint64_t);
 
 void hooks_handles_set(const struct hooks_handles *handles)
 {
@@ -322,10 +327,108 @@ static struct tevent_req *hooked_mc_negprot(TALLOC_CTX *mem_ctx,
 					    struct tevent_context *ev,
 					    struct smbd_smb2_request *req)
 {
-	if (client != NULL) {
-		client->client(req);
+	struct tevent_req *done = NULL;
+	uint8_t *state = NULL;
+
+	if (client == NULL || !client->client(req)) {
+		return core_mc_negprot(mem_ctx, ev, req);
 	}
-	return core_mc_negprot(mem_ctx, ev, req);
+	/* As if no other process had the client, but without taking it. */
+	done = tevent_req_create(mem_ctx, &state, uint8_t);
+	if (done == NULL) {
+		return NULL;
+	}
+	req->xconn->client->global->client_guid =
+		req->xconn->smb2.client.guid;
+	req->xconn->smb2.client.guid_verified = true;
+	tevent_req_done(done);
+	return tevent_req_post(done, ev);
+}
+
+/* ---- the session of before, of a process that is about to end ------------- */
+
+struct previous {
+	struct tevent_context *ev;
+	struct smbXsrv_connection *xconn;
+	struct auth_session_info *session_info;
+	uint64_t previous;
+	uint64_t current;
+	uint32_t all_ms;
+};
+
+static void previous_done(struct tevent_req *subreq)
+{
+	struct tevent_req *req = tevent_req_callback_data(subreq,
+							  struct tevent_req);
+	NTSTATUS status = tevent_req_simple_recv_ntstatus(subreq);
+
+	TALLOC_FREE(subreq);
+	if (!tevent_req_nterror(req, status)) {
+		tevent_req_done(req);
+	}
+}
+
+static void previous_wait(struct tevent_req *req);
+
+static void previous_woken(struct tevent_req *subreq)
+{
+	struct tevent_req *req = tevent_req_callback_data(subreq,
+							  struct tevent_req);
+	struct previous *state = tevent_req_data(req, struct previous);
+
+	tevent_wakeup_recv(subreq);
+	TALLOC_FREE(subreq);
+	if (state->all_ms < WAIT_IN_ALL_MS &&
+	    client->session(state->xconn, state->session_info)) {
+		previous_wait(req);
+		return;
+	}
+	subreq = core_close_previous(state, state->ev, state->xconn,
+				     state->session_info, state->previous,
+				     state->current);
+	if (!tevent_req_nomem(subreq, req)) {
+		tevent_req_set_callback(subreq, previous_done, req);
+	}
+}
+
+static void previous_wait(struct tevent_req *req)
+{
+	struct previous *state = tevent_req_data(req, struct previous);
+	struct tevent_req *subreq = tevent_wakeup_send(
+		state, state->ev, timeval_current_ofs_msec(PREVIOUS_MS));
+
+	if (!tevent_req_nomem(subreq, req)) {
+		state->all_ms += PREVIOUS_MS;
+		tevent_req_set_callback(subreq, previous_woken, req);
+	}
+}
+
+/* The core would wait for what such a process does not do any more. */
+static struct tevent_req *hooked_close_previous(
+	TALLOC_CTX *mem_ctx, struct tevent_context *ev,
+	struct smbXsrv_connection *xconn,
+	struct auth_session_info *session_info, uint64_t previous,
+	uint64_t current)
+{
+	struct tevent_req *req = NULL;
+	struct previous *state = NULL;
+
+	if (client == NULL || session_info == NULL ||
+	    !client->session(xconn, session_info)) {
+		return core_close_previous(mem_ctx, ev, xconn, session_info,
+					   previous, current);
+	}
+	req = tevent_req_create(mem_ctx, &state, struct previous);
+	if (req == NULL) {
+		return NULL;
+	}
+	*state = (struct previous){
+		.ev = ev, .xconn = xconn, .session_info = session_info,
+		.previous = previous, .current = current,
+	};
+	previous_wait(req);
+	return tevent_req_is_in_progress(req) ? req :
+		tevent_req_post(req, ev);
 }
 
 const struct plt_hook hooks_handles_rows[] = {
@@ -350,6 +453,8 @@ const struct plt_hook hooks_handles_rows[] = {
 	{ "rename_internals_fsp", hooked_rename, (void **)&core_rename },
 	{ "smb2srv_client_mc_negprot_send", hooked_mc_negprot,
 	  (void **)&core_mc_negprot },
+	{ "smb2srv_session_close_previous_send", hooked_close_previous,
+	  (void **)&core_close_previous },
 };
 
 const size_t hooks_handles_count = ARRAY_SIZE(hooks_handles_rows);

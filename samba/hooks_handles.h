@@ -80,8 +80,18 @@ struct hooks_handles {
 	void (*renamed)(struct connection_struct *conn,
 			struct files_struct *fsp);
 
-	/* A client connects with a GUID that another process may hold. */
-	void (*client)(struct smbd_smb2_request *req);
+	/*
+	 * A client connects with a GUID that another process may hold.  True
+	 * where it must not be handed to that process.
+	 */
+	bool (*client)(struct smbd_smb2_request *req);
+
+	/*
+	 * A user has logged on whose session of before is to be closed.  True
+	 * while it has to wait for a process that ends.
+	 */
+	bool (*session)(struct smbXsrv_connection *xconn,
+			struct auth_session_info *session_info);
 };
 
 /* The rows for plt_hook_install(). */

@@ -12,7 +12,9 @@
 
 #include "dbwrap/dbwrap.h"
 #include "dbwrap/dbwrap_open.h"
+#include "lib/global_contexts.h"
 #include "lib/util/server_id.h"
+#include "messages.h"
 #include "serverid.h"
 #include "util_tdb.h"
 
@@ -118,11 +120,48 @@ static struct key key_device(uint64_t device)
 	return key;
 }
 
+struct index_holder {
+	uint64_t pid;
+};
+
+static int holder_destructor(struct index_holder *holder)
+{
+	state_log_release(holder->pid);
+	return 0;
+}
+
+/* Who has it is noted, for the case that it is stopped meanwhile. */
 static struct db_record *index_lock(TALLOC_CTX *mem_ctx)
 {
 	struct key key = key_lock();
+	struct server_id me = messaging_server_id(global_messaging_context());
+	struct db_record *lock = dbwrap_fetch_locked(index_db, mem_ctx,
+						     key_data(&key));
+	struct index_holder *holder = NULL;
 
-	return dbwrap_fetch_locked(index_db, mem_ctx, key_data(&key));
+	if (lock != NULL) {
+		holder = talloc_zero(lock, struct index_holder);
+	}
+	if (holder != NULL) {
+		holder->pid = me.pid;
+		state_log_hold(me.pid, me.unique_id);
+		talloc_set_destructor(holder, holder_destructor);
+	}
+	return lock;
+}
+
+bool state_handles_holder(struct server_id *_id, uint64_t *_turn)
+{
+	struct state_log_holder holder = {};
+
+	if (!state_log_holder(&holder)) {
+		return false;
+	}
+	*_id = messaging_server_id(global_messaging_context());
+	_id->pid = holder.pid;
+	_id->unique_id = holder.unique;
+	*_turn = holder.turn;
+	return true;
 }
 
 /* ---- one record ---------------------------------------------------------------- */

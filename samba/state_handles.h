@@ -84,7 +84,16 @@ bool state_handles_claim(uint64_t id, const struct server_id *me);
 void state_handles_traverse(bool (*fn)(struct state_handle *h, void *data),
 			    void *data);
 
-/* Writes the log anew where it holds much that is over. */
+/*
+ * The process that has the index locked right now; *_turn is another for each
+ * time.  False where none has.
+ */
+bool state_handles_holder(struct server_id *_id, uint64_t *_turn);
+
+/*
+ * Writes the log anew where it holds much that is over, or where the disk had
+ * an error.
+ */
 void state_handles_compact(void);
 
 /* Milliseconds of the wall clock, as in the records. */

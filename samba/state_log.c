@@ -26,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SHARED_MAGIC 0x3253524C48535648ULL
+#define SHARED_MAGIC 0x3353524C48535648ULL
 #define LOG_LONG ((uint64_t)16 << 20)
 #define LOG_RESERVE ((uint64_t)1 << 20)
 #define LEADER_PATIENCE_MS 200
@@ -57,6 +57,7 @@ struct shared {
 	uint32_t leader;	/* a thread that flushes */
 	uint32_t arrived;	/* who asked since the last flush began */
 	struct log logs[2];
+	struct state_log_holder holder;	/* of the index; pid 0: none */
 	uint64_t asked[GATHER_PROCESSES];	/* milliseconds, by pid */
 };
 
@@ -325,6 +326,42 @@ bool state_log_is_known(void)
 {
 	return log_state.shared != NULL &&
 		LOAD(&log_state.shared->magic) == SHARED_MAGIC;
+}
+
+void state_log_hold(uint64_t pid, uint64_t unique)
+{
+	struct shared *shared = log_state.shared;
+
+	if (shared != NULL) {
+		STORE(&shared->holder.unique, unique);
+		STORE(&shared->holder.turn, shared->holder.turn + 1);
+		STORE(&shared->holder.pid, pid);
+	}
+}
+
+/* It may be another's by now. */
+void state_log_release(uint64_t pid)
+{
+	struct shared *shared = log_state.shared;
+
+	if (shared != NULL) {
+		__atomic_compare_exchange_n(&shared->holder.pid, &pid, 0,
+					    false, __ATOMIC_SEQ_CST,
+					    __ATOMIC_SEQ_CST);
+	}
+}
+
+bool state_log_holder(struct state_log_holder *_holder)
+{
+	struct shared *shared = log_state.shared;
+
+	if (shared == NULL) {
+		return false;
+	}
+	_holder->pid = LOAD(&shared->holder.pid);
+	_holder->unique = LOAD(&shared->holder.unique);
+	_holder->turn = LOAD(&shared->holder.turn);
+	return _holder->pid != 0;
 }
 
 bool state_log_is_sick(void)

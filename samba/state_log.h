@@ -44,6 +44,19 @@ void state_log_disable(void);
  */
 bool state_log_is_known(void);
 
+/*
+ * Notes which process has the index locked, and that it has no longer.
+ * _holder: false where none has; *_turn is another for each time.
+ */
+struct state_log_holder {
+	uint64_t pid;
+	uint64_t unique;
+	uint64_t turn;
+};
+void state_log_hold(uint64_t pid, uint64_t unique);
+void state_log_release(uint64_t pid);
+bool state_log_holder(struct state_log_holder *_holder);
+
 /* Whether nothing can be appended until the log is written anew. */
 bool state_log_is_sick(void);
 

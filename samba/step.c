@@ -19,6 +19,10 @@ void step(const char *name)
 	if (directory == NULL) {
 		return;
 	}
+	snprintf(path, sizeof(path), "%s/stop-%s", directory, name);
+	if (unlink(path) == 0) {
+		kill(getpid(), SIGSTOP);
+	}
 	snprintf(path, sizeof(path), "%s/%s", directory, name);
 	if (unlink(path) == 0) {
 		kill(getpid(), SIGKILL);

@@ -330,8 +330,13 @@ class Torture(unittest.TestCase):
 
     def power_failure(self):
         self.powered += 1
-        # Nobody gets to know of the disk's errors: the power is gone.
-        for pid in [self.server.process.pid] + self.server.children():
+        # Nobody gets to know of the disk's errors: the power is gone.  The
+        # main process first, which makes others.
+        main = self.server.process.pid
+        os.kill(main, signal.SIGSTOP)
+        while lab.state(main) not in 'TZ':
+            time.sleep(0.001)
+        for pid in self.server.children():
             try:
                 os.kill(pid, signal.SIGSTOP)
             except ProcessLookupError:
