@@ -341,6 +341,12 @@ static bool answer_leased(struct hvrs_call *call, struct read_job *job,
 	return true;
 }
 
+/* With a fresh size: whether no name is left. */
+static bool is_deleted(const struct files_struct *fsp)
+{
+	return fsp->fsp_name->st.st_ex_nlink == 0;
+}
+
 static NTSTATUS read_checks(struct hvrs_call *call,
 			    const struct offload_read *read, uint64_t *_length)
 {
@@ -364,6 +370,9 @@ static NTSTATUS read_checks(struct hvrs_call *call,
 	if (read->length > 0 && !call->share->on[OPTION_SPARSE_VDL] &&
 	    hvrs_file_sparse(call->fsp)) {
 		return STATUS_READ_FILE;
+	}
+	if (is_deleted(call->fsp)) {
+		return NT_STATUS_FILE_DELETED;
 	}
 	ret = offload_read_plan(read, size, _length);
 	if (ret != 0 && ret != -ENODATA) {
@@ -580,15 +589,21 @@ static NTSTATUS write_checks(struct hvrs_call *call,
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
-	if (write->length > 0 && !call->share->on[OPTION_SPARSE_VDL] &&
+	status = hvrs_file_size(call->fsp, _size);
+	if (!NT_STATUS_IS_OK(status) || write->length == 0) {
+		return status;
+	}
+	if (!call->share->on[OPTION_SPARSE_VDL] &&
 	    hvrs_file_sparse(call->fsp)) {
 		return STATUS_WRITE_FILE;
 	}
-	if (write->length > 0 &&
-	    hvrs_range_locked(call->fsp, write->offset, write->length)) {
+	if (is_deleted(call->fsp)) {
+		return NT_STATUS_FILE_DELETED;
+	}
+	if (hvrs_range_locked(call->fsp, write->offset, write->length)) {
 		return NT_STATUS_FILE_LOCK_CONFLICT;
 	}
-	return hvrs_file_size(call->fsp, _size);
+	return NT_STATUS_OK;
 }
 
 NTSTATUS hvrs_offload_write(struct hvrs_call *call)

@@ -108,6 +108,9 @@ int offload_write_plan(const struct offload_write *write, uint64_t file_size,
 		*_plan = plan;
 		return 0;
 	}
+	if (file_size > 0 && file_size < TOKEN_SECTOR) {
+		return -EINVAL;
+	}
 	if (write->offset > file_size || (at_end && !extends)) {
 		return -ENODATA;
 	}

@@ -97,7 +97,8 @@ struct offload_write_plan {
  * Clips a write ([MS-FSA] 2.1.5.10.19) to the file, whose last sector may be
  * incomplete, and to the bytes the token has from its offset (-EKEYREJECTED
  * where it has none).  extends: a write that begins at the end makes the file
- * longer.  -ENODATA where it begins behind the end.
+ * longer.  -ENODATA where it begins behind the end, -EINVAL for a file
+ * smaller than a sector that is not empty.
  */
 int offload_write_plan(const struct offload_write *write, uint64_t file_size,
 		       uint64_t token_length, bool extends,

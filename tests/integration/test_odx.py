@@ -103,6 +103,13 @@ class Read(fsctl.Case):
         self.expect_fsctl(INVALID_PARAMETER, self.open(), OFFLOAD_READ,
                           read(0, 512), 528)
 
+    def test_deleted_behind_the_server(self):
+        path = self.make(data=self.DATA)
+        file = self.open()
+        os.unlink(path)
+        self.expect_fsctl(smb2.FILE_DELETED, file, OFFLOAD_READ,
+                          read(0, 4096), 528)
+
     def test_holes_are_zero_tokens(self):
         self.make(size=MIB)
         with open(self.path('disk.vhdx'), 'r+b') as out:
@@ -125,6 +132,45 @@ class Write(fsctl.Case):
         self.make(data=self.DATA)
         self.expect_fsctl(BUFFER_TOO_SMALL, self.open(), OFFLOAD_WRITE,
                           write(0, 4096, ZERO), 15)
+
+    def test_deleted_behind_the_server(self):
+        path = self.make(data=self.DATA)
+        file = self.open()
+        os.unlink(path)
+        self.expect_fsctl(smb2.FILE_DELETED, file, OFFLOAD_WRITE,
+                          write(0, 4096, ZERO), 16)
+
+    def test_file_smaller_than_a_sector(self):
+        path = self.make(data=b'x' * 511)
+        self.expect_fsctl(INVALID_PARAMETER, self.open(), OFFLOAD_WRITE,
+                          write(0, 512, ZERO), 16)
+        self.assert_bytes(b'x' * 511, lab.content(path))
+
+    def test_write_time_moves(self):
+        path = self.make(data=self.DATA)
+        os.utime(path, (1e9, 1e9))
+        file = self.open()
+        odx.put(file, 0, 4096, ZERO)
+        file.close()
+        self.assertGreater(os.stat(path).st_mtime, 1e9 + 1)
+
+    def test_others_lose_their_oplock(self):
+        """What a client has cached of the target is no longer true."""
+        self.make(data=self.DATA)
+        other = self.connect()
+        other.create('t/disk.vhdx', oplock=1)
+        odx.put(self.open(), 0, 4096, ZERO)
+        self.assertEqual(smb2.OPLOCK_BREAK,
+                         other.connection.receive().command)
+
+    def test_a_terabyte_of_zeros(self):
+        path = self.make(data=self.DATA, size=lab.TIB)
+        file = self.open()
+        begun = time.monotonic()
+        odx.put(file, 4096, lab.TIB - 4096, ZERO)
+        self.assertLess(time.monotonic() - begun, 3)
+        self.assert_bytes(self.DATA[:4096] + bytes(4096),
+                          lab.content(path, 0, 8192))
 
     def test_nothing_asked_for(self):
         path = self.make(data=self.DATA)
@@ -749,6 +795,18 @@ class Limits(lab.Case):
         later = ['unshare', '--fork', '--time', '--boottime']
         self.assertNotEqual([], json.loads(lab.run(*later, '60', *tool)))
         self.assertEqual([], json.loads(lab.run(*later, '200', *tool)))
+
+    def test_named_streams_are_no_files_of_their_own(self):
+        server = lab.Server({'s': (lab.DIRECTORIES['vm'], [
+            'vfs objects = hvrs streams_xattr'])})
+        self.addCleanup(server.stop)
+        self.make('from.vhdx', lab.pattern(64 * KIB))
+        file = server.connect('s').create('t/from.vhdx:more')
+        file.write(0, lab.pattern(4096))
+        self.expect_fsctl(smb2.INVALID_DEVICE_REQUEST, file, OFFLOAD_READ,
+                          read(0, 4096), 528)
+        self.expect_fsctl(smb2.INVALID_DEVICE_REQUEST, file, OFFLOAD_WRITE,
+                          write(0, 4096, ZERO), 16)
 
     def test_a_file_system_that_is_not_known(self):
         """Nobody knows whether its ctime tells of every change."""
