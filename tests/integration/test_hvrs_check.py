@@ -76,6 +76,25 @@ class HvrsCheck(unittest.TestCase):
         self.assertEqual(0, status)
         self.assertRegex(out, r'^C0006  pass    file level trim: .*\n$')
 
+    def test_blocks_on_disk(self):
+        for share, wanted in (
+                ('vm', 'all blocks are shared with the source'),
+                ('vmbtrfs', 'all blocks are shared with the source'),
+                ('vmext4', 'blocks are copied, as the file system cannot')):
+            with self.subTest(share=share):
+                status, out, err = self.check(
+                    share, '-c', 'C0004', '--local',
+                    self.server.directory_of(share))
+                self.assertEqual((0, ''), (status, err))
+                self.assertIn(wanted, out)
+
+    def test_a_directory_that_is_not_the_shares(self):
+        status, _, err = self.check('vm', '-c', 'C0004', '-l', '/tmp')
+        self.assertEqual(2, status)
+        self.assertIn('/tmp is not the directory of', err)
+        self.assertEqual([], glob.glob(lab.DIRECTORIES['vm'] +
+                                       '/hvrs-check*'))
+
     def test_keep_leaves_the_files(self):
         self.assertEqual(0, self.check('vm', '--clause', 'C0006',
                                        '--keep')[0])

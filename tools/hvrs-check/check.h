@@ -18,6 +18,7 @@ struct check {
 	uint32_t tree;
 	uint32_t share_caps;
 	const char *folder;	/* of this run, on the share */
+	const char *local;	/* the share's directory here, or NULL */
 	bool keep;
 	const char *text;	/* of the verdict */
 };
@@ -63,6 +64,16 @@ uint32_t check_sizes(struct check *check, const struct smb_file *file,
 
 /* FileFsAttributeInformation's attributes. */
 uint32_t check_volume(struct check *check, uint32_t *_attributes);
+
+/* Whether the run's folder is in the directory that was given (local.c). */
+bool check_is_here(struct check *check);
+
+/* How many bytes two files have on the same blocks; false: cannot be told. */
+bool check_shared(struct check *check, const char *from, const char *to,
+		  uint64_t length, uint64_t *_shared);
+
+/* Whether the file system lets a file share the blocks of this one. */
+bool check_can_share(struct check *check, const char *from);
 
 enum verdict probe_dialect(struct check *check);
 enum verdict probe_persistent(struct check *check);

@@ -38,6 +38,7 @@ static const char *const words[] = {
 
 struct request {
 	const char *user;
+	const char *local;
 	int port;
 	int json;
 	int keep;
@@ -50,7 +51,8 @@ static void explain(void)
 {
 	fprintf(stderr, "usage: hvrs-check [-p PORT] -U [DOMAIN\\]USER%%"
 		"PASSWORD //HOST/SHARE\n"
-		"                  [--clause C0004]... [--json] [--keep]\n");
+		"                  [--clause C0004]... [--local DIRECTORY] "
+		"[--json] [--keep]\n");
 }
 
 static bool known_clause(const char *id)
@@ -78,6 +80,9 @@ static int read_arguments(int argc, const char **argv,
 		{ "clause", 'c', POPT_ARG_STRING, NULL, 'c',
 		  "probe this clause alone; may be given several times",
 		  "CLAUSE" },
+		{ "local", 'l', POPT_ARG_STRING, &request->local, 0,
+		  "the share's directory, where the server is this machine: "
+		  "looks at blocks on disk", "DIRECTORY" },
 		{ "json", 'j', POPT_ARG_NONE, &request->json, 0,
 		  "tell it as JSON", NULL },
 		{ "keep", 'k', POPT_ARG_NONE, &request->keep, 0,
@@ -339,6 +344,7 @@ int main(int argc, const char **argv)
 	}
 	check.mem_ctx = talloc_new(NULL);
 	check.keep = request.keep != 0;
+	check.local = request.local;
 	ret = read_target(&check, &request);
 	if (ret != 0) {
 		return ret;
@@ -361,6 +367,13 @@ int main(int argc, const char **argv)
 			status == STATUS_LOST ? smb_error(check.smb)
 					      : smb_status(status));
 		return 1;
+	}
+	if (check.local != NULL && !check_is_here(&check)) {
+		fprintf(stderr, "hvrs-check: %s is not the directory of %s: "
+			"the folder %s is not in it\n", check.local,
+			request.unc, check.folder);
+		remove_folder(&check);
+		return 2;
 	}
 	if (request.json) {
 		list = json_array();

@@ -89,9 +89,43 @@ static bool same(struct check *check, const struct smb_file *file,
 	       memcmp(got, wanted, SIZE) == 0;
 }
 
+/*
+ * One more copy, of a source that stays as it is, looked at on disk.  The text
+ * to add, or NULL with a verdict given.
+ */
+static const char *look_at_blocks(struct check *check,
+				  const struct smb_file *from,
+				  const struct smb_file *to,
+				  const uint8_t *bytes)
+{
+	uint8_t token[TOKEN] = {};
+	uint64_t length = 0;
+	uint64_t shared = 0;
+	uint32_t status = offload_read(check, from, SIZE, token, &length);
+
+	if (status == STATUS_OK && length == SIZE) {
+		status = offload_write(check, to, 0, SIZE, token);
+	}
+	if (status != STATUS_OK || !same(check, to, bytes)) {
+		verdict(check, FAIL, "a second copy: %s, and it is not its "
+			"source", smb_status(status));
+		return NULL;
+	}
+	if (!check_shared(check, "offload-from.bin", "offload-to.bin", SIZE,
+			  &shared)) {
+		return "; its blocks on disk cannot be looked at";
+	}
+	if (shared == SIZE) {
+		return "; all blocks are shared with the source";
+	}
+	return check_can_share(check, "offload-from.bin")
+		? "; blocks are copied, though the file system can share them"
+		: "; blocks are copied, as the file system cannot share them";
+}
+
 static enum verdict zero_token(struct check *check,
 			       const struct smb_file *to, uint8_t *bytes,
-			       const char *how)
+			       const char *how, const char *more)
 {
 	static const uint8_t zero[TOKEN] = { 0xFF, 0xFF, 0, 1, 0, 0, 1, 0xF8 };
 	uint32_t status = offload_write(check, to, 65536, 131072, zero);
@@ -101,8 +135,8 @@ static enum verdict zero_token(struct check *check,
 		return verdict(check, FAIL, "the zero token: %s, and the "
 			       "range is not zero", smb_status(status));
 	}
-	return verdict(check, PASS, "1 MiB by token: %s; zero token: zeros",
-		       how);
+	return verdict(check, PASS, "1 MiB by token: %s; zero token: zeros%s",
+		       how, more);
 }
 
 enum verdict probe_offload(struct check *check)
@@ -115,6 +149,7 @@ enum verdict probe_offload(struct check *check)
 	uint64_t length = 0;
 	uint8_t *old = talloc_size(check->mem_ctx, SIZE);
 	uint8_t *new = talloc_size(check->mem_ctx, SIZE);
+	const char *more = "";
 	uint32_t status = STATUS_LOST;
 
 	if (old == NULL || new == NULL) {
@@ -160,9 +195,13 @@ enum verdict probe_offload(struct check *check)
 				       "that of when it was given: a copy "
 				       "mixes old and new");
 		}
-		return zero_token(check, &to, old, "the data of when the "
-				  "token was given, though the source had "
-				  "changed");
+		if (check->local != NULL) {
+			more = look_at_blocks(check, &from, &to, new);
+			memcpy(old, new, SIZE);
+		}
+		return more == NULL ? FAIL : zero_token(
+			check, &to, old, "the data of when the token was "
+			"given, though the source had changed", more);
 	}
 	if (status != STATUS_INVALID_TOKEN) {
 		return verdict(check, FAIL, "FSCTL_OFFLOAD_WRITE: %s",
@@ -180,6 +219,10 @@ enum verdict probe_offload(struct check *check)
 		return verdict(check, FAIL, "FSCTL_OFFLOAD_WRITE: %s",
 			       smb_status(status));
 	}
-	return zero_token(check, &to, new, "copied, and a token dies when its "
-			  "source changes");
+	if (check->local != NULL) {
+		more = look_at_blocks(check, &from, &to, new);
+	}
+	return more == NULL ? FAIL : zero_token(
+		check, &to, new, "copied, and a token dies when its source "
+		"changes", more);
 }
