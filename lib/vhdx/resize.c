@@ -225,6 +225,38 @@ static int entries_clear(struct vhdx *disk, const struct vhdx_geometry *g,
 	return ret == 0 ? vhdx_commit_wait(disk) : ret;
 }
 
+/*
+ * What lies past the end inside the last block must read as zero when the disk
+ * grows: made so after it shrank, and, as a cut may have come in between, again
+ * before it grows.
+ */
+static int tail_zero(struct vhdx *disk, const struct vhdx_geometry *g)
+{
+	uint64_t rest = g->size % g->block_size;
+	uint64_t index = vhdx_geometry_payload(g, g->block_count - 1);
+	struct vhdx_page *page = NULL;
+	uint64_t entry = 0;
+	unsigned at = 0;
+	int ret = 0;
+
+	if (rest == 0) {
+		return 0;
+	}
+	ret = vhdx_page_get(disk, vhdx_entry_page(disk, index, &at), NULL,
+			    &page);
+	if (ret != 0) {
+		return ret;
+	}
+	entry = vhdx_page_entry(page, at);
+	ret = vhdx_entry_check(disk, entry, false);
+	if (ret != 0 || (entry & VHDX_ENTRY_STATE) != VHDX_PRESENT) {
+		return ret;
+	}
+	ret = store_zero(disk->store, (entry & VHDX_ENTRY_OFFSET) + rest,
+			 g->block_size - rest);
+	return ret == 0 ? store_flush(disk->store) : ret;
+}
+
 static int grow(struct vhdx *disk, const struct vhdx_geometry *g,
 		struct vhdx_layout *layout, struct change *c,
 		TALLOC_CTX *frame)
@@ -248,6 +280,9 @@ static int grow(struct vhdx *disk, const struct vhdx_geometry *g,
 			disk->layout = *layout;
 			vhdx_pages_forget(disk);
 		}
+	}
+	if (ret == 0) {
+		ret = tail_zero(disk, &disk->geometry);
 	}
 	if (ret == 0 && g->leave_allocated && !g->has_parent) {
 		return fixed_grow(disk, g);
@@ -310,36 +345,6 @@ int vhdx_size_least(struct vhdx *disk, uint64_t *_size)
 	return 0;
 }
 
-/*
- * What lies past the new end inside its last block must read as zero when the
- * disk grows again.
- */
-static int tail_zero(struct vhdx *disk, const struct vhdx_geometry *g)
-{
-	uint64_t rest = g->size % g->block_size;
-	uint64_t index = vhdx_geometry_payload(g, g->block_count - 1);
-	struct vhdx_page *page = NULL;
-	uint64_t entry = 0;
-	unsigned at = 0;
-	int ret = 0;
-
-	if (rest == 0) {
-		return 0;
-	}
-	ret = vhdx_page_get(disk, vhdx_entry_page(disk, index, &at), NULL,
-			    &page);
-	if (ret != 0) {
-		return ret;
-	}
-	entry = vhdx_page_entry(page, at);
-	ret = vhdx_entry_check(disk, entry, false);
-	if (ret != 0 || (entry & VHDX_ENTRY_STATE) != VHDX_PRESENT) {
-		return ret;
-	}
-	return store_zero(disk->store, (entry & VHDX_ENTRY_OFFSET) + rest,
-			  g->block_size - rest);
-}
-
 /* ---- the door ------------------------------------------------------------- */
 
 static int resize_locked(struct vhdx *disk, uint64_t size, bool discard,
@@ -399,9 +404,6 @@ static int resize_locked(struct vhdx *disk, uint64_t size, bool discard,
 				    old.block_count);
 		if (ret == 0) {
 			ret = tail_zero(disk, &g);
-		}
-		if (ret == 0) {
-			ret = store_flush(disk->store);
 		}
 	}
 	return ret;
