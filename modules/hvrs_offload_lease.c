@@ -18,12 +18,17 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Well below the 45 s after which the kernel takes a lease away. */
+/*
+ * The kernel takes a lease away so many seconds after somebody has come, 45 if
+ * nobody has changed that.  Whoever was seen to have it has it for that long.
+ */
+#define BREAK_TIME	"/proc/sys/fs/lease-break-time"
+#define BREAK_LEAST	30
+#define BREAK_MARGIN	2
+
+#define SECOND		((uint64_t)1000000000)
 #define CLONE_SECONDS	15
 #define CLONE_PIECE	((uint64_t)1 << 30)
-
-/* How often a stamp that is younger than the clock's tick is looked at. */
-#define SETTLE_TRIES	20
 #define MILLISECOND_US	1000
 #define LOOK_US		5000
 
@@ -44,6 +49,8 @@ struct hvrs_lease {
 	uint64_t inode;
 	uint64_t size;
 	uint64_t mask;		/* of a cluster */
+	uint64_t patience;	/* nanoseconds */
+	uint64_t sure;		/* until when the kernel cannot have taken it */
 	bool busy;		/* the thread is at it, without the lock */
 	bool over;		/* the clone is made, or never will be */
 	bool forgotten;		/* nobody needs it: the thread's to free */
@@ -69,25 +76,9 @@ bool hvrs_lease_is_whole(int fd, uint64_t size)
 
 /* ---- the clone ------------------------------------------------------------------ */
 
-static int stamp_settled(int fd, struct token_stamp *_stamp)
-{
-	int i = 0;
-
-	for (i = 0; i < SETTLE_TRIES; i++) {
-		int error = hvrs_stamp_get(fd, _stamp);
-
-		if (error != 0 || hvrs_stamp_is_old(_stamp)) {
-			return error;
-		}
-		usleep(MILLISECOND_US);
-	}
-	return EAGAIN;
-}
-
 static int clone_pieces(const struct hvrs_lease *lease)
 {
-	uint64_t deadline = hvrs_job_now() +
-		(uint64_t)CLONE_SECONDS * 1000000000;
+	uint64_t deadline = hvrs_job_now() + CLONE_SECONDS * SECOND;
 	uint64_t end = MIN(lease->end, lease->size);
 	uint64_t at = lease->begin;
 
@@ -110,29 +101,29 @@ static int clone_pieces(const struct hvrs_lease *lease)
 	return 0;
 }
 
-/*
- * Whoever wants to write waits.  Should the kernel have lost patience, the
- * stamp tells of what was written.
- */
+/* Whoever wants to write waits, if the kernel has not lost patience. */
 static int make_clone(const struct hvrs_lease *lease)
 {
-	struct token_stamp before = {};
-	struct token_stamp after = {};
-	int error = stamp_settled(lease->source, &before);
+	int error = clone_pieces(lease);
 
-	if (error == 0 && before.size != lease->size) {
-		error = EKEYREJECTED;
-	}
-	if (error == 0) {
-		error = clone_pieces(lease);
-	}
-	if (error == 0) {
-		error = hvrs_stamp_get(lease->source, &after);
-	}
-	if (error == 0 && !token_stamp_equal(&before, &after)) {
+	if (error == 0 &&
+	    (hvrs_job_now() > lease->sure ||
+	     !hvrs_lease_is_whole(lease->source, lease->size))) {
 		error = EKEYREJECTED;
 	}
 	return error;
+}
+
+/* Looks whether a lease is held, and remembers when that was. */
+static bool look(struct hvrs_lease *lease)
+{
+	uint64_t now = hvrs_job_now();
+
+	if (!hvrs_lease_is_held(lease->source)) {
+		return false;
+	}
+	lease->sure = now + lease->patience;
+	return true;
 }
 
 /* ---- the thread ------------------------------------------------------------------- */
@@ -156,10 +147,8 @@ static void end_lease(struct hvrs_lease *lease)
 	lease->busy = true;
 	pthread_mutex_unlock(&mutex);
 	error = make_clone(lease);
-	if (fchmod(lease->pin, error == 0 ? MODE_MADE : MODE_GIVEN_UP) != 0) {
-		/* Then those who look for it find it neither way. */
-		error = errno;
-	}
+	/* Where that fails, those who look for the clone find it neither way. */
+	(void)fchmod(lease->pin, error == 0 ? MODE_MADE : MODE_GIVEN_UP);
 	/*
 	 * The lease goes with the open file.  Its number must not come to name
 	 * another generation of the source, so the clone takes it.
@@ -182,7 +171,7 @@ static bool serve_one(void)
 			lease_free(lease);
 			return true;
 		}
-		if (!lease->over && !hvrs_lease_is_held(lease->source)) {
+		if (!lease->over && !look(lease)) {
 			end_lease(lease);
 			return true;
 		}
@@ -245,6 +234,20 @@ static bool start_watcher(void)
 	return ret == 0;
 }
 
+/* How long the kernel waits for a lease, less a margin; 0: not long enough. */
+static uint64_t patience(void)
+{
+	char text[32] = "";
+	int fd = open(BREAK_TIME, O_RDONLY | O_CLOEXEC);
+	ssize_t length = fd == -1 ? -1 : read(fd, text, sizeof(text) - 1);
+	unsigned long seconds = length > 0 ? strtoul(text, NULL, 10) : 0;
+
+	if (fd != -1) {
+		close(fd);
+	}
+	return seconds < BREAK_LEAST ? 0 : (seconds - BREAK_MARGIN) * SECOND;
+}
+
 /* ---- leases --------------------------------------------------------------------------- */
 
 /*
@@ -273,7 +276,9 @@ static int open_leased(int fd)
 
 struct hvrs_lease *hvrs_lease_take(int fd, int pin, uint64_t cluster)
 {
-	struct hvrs_lease *lease = calloc(1, sizeof(*lease));
+	uint64_t waits = patience();
+	struct hvrs_lease *lease = waits == 0 ? NULL :
+		calloc(1, sizeof(*lease));
 	struct stat st = {};
 
 	if (lease == NULL) {
@@ -296,6 +301,8 @@ struct hvrs_lease *hvrs_lease_take(int fd, int pin, uint64_t cluster)
 	lease->size = (uint64_t)st.st_size;
 	lease->mask = cluster - 1;
 	lease->begin = UINT64_MAX;
+	lease->patience = waits;
+	lease->sure = hvrs_job_now() + waits;
 	pthread_mutex_lock(&mutex);
 	DLIST_ADD(leases, lease);
 	pthread_mutex_unlock(&mutex);
@@ -308,8 +315,7 @@ bool hvrs_lease_cover(struct hvrs_lease *lease, uint64_t begin, uint64_t end)
 
 	pthread_mutex_lock(&mutex);
 	held = !lease->busy && !lease->over &&
-		hvrs_lease_is_held(lease->source) &&
-		hvrs_lease_is_whole(lease->source, lease->size);
+		look(lease) && hvrs_lease_is_whole(lease->source, lease->size);
 	if (held) {
 		lease->begin = MIN(lease->begin, begin & ~lease->mask);
 		lease->end = MAX(lease->end,
@@ -353,8 +359,7 @@ int hvrs_lease_join(int source)
 
 int hvrs_lease_wait(int pin, const bool *stop)
 {
-	uint64_t deadline = hvrs_job_now() +
-		(uint64_t)(CLONE_SECONDS + 1) * 1000000000;
+	uint64_t deadline = hvrs_job_now() + (CLONE_SECONDS + 1) * SECOND;
 
 	for (;;) {
 		struct stat st = {};

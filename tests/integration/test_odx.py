@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import random
+import signal
 import tempfile
 import threading
 import time
@@ -731,6 +732,122 @@ class Leased(lab.Case):
             writer.join()
             self.assert_bytes(data[start:], target.read(0, length))
             target.close()
+
+
+class LeasedCrash(lab.Case):
+    """What is left of a lease when one of the processes ends or stands."""
+    COUNT, STRIDE = 3000, 128 * KIB
+    SIZE = COUNT * STRIDE
+
+    def setUp(self):
+        super().setUp()
+        self.fill()
+        self.owner, self.owner_pid = self.connect_known()
+        self.copier, self.copier_pid = self.connect_known()
+        self.source = self.owner.create('t/from.vhdx', access=smb2.READ_ONLY,
+                                        disposition=smb2.OPEN)
+        self.target = self.copier.create('t/to.vhdx')
+        self.target.set_size(self.SIZE)
+        self.token = odx.get(self.source, 0, self.SIZE)[2]
+
+    def page(self, i):
+        return i.to_bytes(4, 'little') * 1024
+
+    def fill(self):
+        path = self.make('from.vhdx', size=self.SIZE)
+        with open(path, 'r+b') as file:
+            for i in range(self.COUNT):
+                file.seek(i * self.STRIDE)
+                file.write(self.page(i + 1))
+        lab.settle(path)
+
+    def connect_known(self):
+        before = self.server.children()
+        tree = self.connect()
+        (pid,) = set(self.server.children()) - set(before)
+        return tree, pid
+
+    def send(self):
+        return self.target.fsctl_send(
+            OFFLOAD_WRITE, write(0, self.SIZE, self.token), 16)
+
+    def pages(self):
+        """Which pages of the target are the source's; the others are old."""
+        new = 0
+        with open(self.path('to.vhdx'), 'rb') as file:
+            for i in range(self.COUNT):
+                file.seek(i * self.STRIDE)
+                page = file.read(4096)
+                self.assertIn(page, (self.page(i + 1), bytes(4096)))
+                new += page == self.page(i + 1)
+        return new
+
+    def write_at_once(self):
+        """Nobody makes a writer wait."""
+        begun = time.monotonic()
+        lab.put(self.path('from.vhdx'), 0, b'x' * 4096)
+        self.assertLess(time.monotonic() - begun, 2)
+
+    def test_who_gave_the_token_is_killed(self):
+        mid = self.send()
+        time.sleep(0.02)
+        os.kill(self.owner_pid, signal.SIGKILL)
+        reply = self.copier.connection.wait(mid)
+        # The copy has a lease of its own, or came too late.
+        if reply.status == OK:
+            self.assertGreater(self.pages(), 0)
+        else:
+            self.expect(INVALID_TOKEN, reply.status)
+        while self.owner_pid in self.server.children():
+            time.sleep(0.01)
+        self.write_at_once()
+        status, _ = self.target.fsctl(OFFLOAD_WRITE,
+                                      write(0, 4096, self.token), 16)
+        self.expect(INVALID_TOKEN, status)
+
+    def test_who_copies_is_killed(self):
+        self.send()
+        time.sleep(0.05)
+        os.kill(self.copier_pid, signal.SIGKILL)
+        lab.put(self.path('from.vhdx'), 0, b'x' * 4096)
+        self.pages()
+        target = self.open('to.vhdx')
+        odx.put(target, 0, self.SIZE, self.token)
+        self.assertEqual(self.COUNT, self.pages())
+
+    def test_the_source_changes_meanwhile(self):
+        def by_smb():
+            file = self.open('from.vhdx')
+            file.write(0, b'x' * 4096)
+            file.set_size(4096)
+            file.close()
+
+        for change in (lambda: os.truncate(self.path('from.vhdx'), 4096),
+                       lambda: lab.put(self.path('from.vhdx'), 0, b'x' * 4096),
+                       by_smb):
+            self.fill()
+            self.token = odx.get(self.source, 0, self.SIZE)[2]
+            mid = self.send()
+            time.sleep(0.02)
+            change()
+            reply = self.copier.connection.wait(mid)
+            self.expect(OK, reply.status)
+            odx.put(self.target, 0, self.SIZE, self.token)
+            self.assertEqual(self.COUNT, self.pages())
+            os.truncate(self.path('to.vhdx'), 0)
+            self.target.set_size(self.SIZE)
+
+    if os.environ.get('HVRS_LONG'):
+        def test_who_gave_the_token_stands_still(self):
+            """The kernel lets the writer pass after 45 s."""
+            os.kill(self.owner_pid, signal.SIGSTOP)
+            lab.put(self.path('from.vhdx'), 0, b'x' * 4096)
+            os.kill(self.owner_pid, signal.SIGCONT)
+            time.sleep(2)
+            status, _ = self.target.fsctl(OFFLOAD_WRITE,
+                                          write(0, 4096, self.token), 16)
+            self.expect(INVALID_TOKEN, status)
+            self.assertEqual(0, self.pages())
 
 
 class Limits(lab.Case):
