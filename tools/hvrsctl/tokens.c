@@ -36,9 +36,10 @@ static int list_one(struct tdb_context *tdb, TDB_DATA key, TDB_DATA value,
 	listing->count++;
 	if (listing->list != NULL) {
 		json_array_append_new(listing->list, json_pack(
-			"{s:s, s:s, s:b, s:b, s:I, s:I, s:I, s:I}",
+			"{s:s, s:s, s:b, s:b, s:b, s:I, s:I, s:I, s:I}",
 			"file", record.name, "user", record.user, "bearer",
-			record.bearer, "pinned", record.pinned, "offset",
+			record.bearer, "pinned", record.pinned,
+			"leased", record.leased, "offset",
 			(json_int_t)record.offset, "length",
 			(json_int_t)record.length, "seconds left",
 			(json_int_t)left, "process",
@@ -48,6 +49,7 @@ static int list_one(struct tdb_context *tdb, TDB_DATA key, TDB_DATA value,
 	printf("%s\n    %" PRIu64 " KiB from %" PRIu64 ", %s, %s %s, %" PRId64
 	       " s left, held by process %u\n", record.name,
 	       (record.length + 1023) / 1024, record.offset,
+	       record.leased ? "cloned when it must be" :
 	       record.pinned ? "pinned" : "dies with a change",
 	       record.bearer ? "for anybody, given to" : "for", record.user,
 	       left, record.process);
