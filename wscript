@@ -21,6 +21,11 @@ SAMBA_WARNINGS = ('-Wno-unused-parameter -Wno-sign-compare '
                   '-Wno-strict-prototypes -Wno-discarded-qualifiers').split()
 SANITIZE = ['-fsanitize=address,undefined', '-fno-sanitize-recover=all',
             '-fno-omit-frame-pointer', '-g', '-O1']
+# What unit tests can make fail, by tests/support/alloc_fail.c.
+WRAPPED = ['-Wl,--wrap=' + name for name in (
+    'talloc_named_const', '_talloc_zero', '_talloc_array',
+    '_talloc_zero_array', '_talloc_realloc_array', 'talloc_strdup',
+    '_tevent_create_immediate', '__tevent_req_create')]
 FUZZ = ['-fsanitize=fuzzer-no-link,address,undefined',
         '-fno-sanitize-recover=all', '-g', '-O1']
 
@@ -206,7 +211,7 @@ def _unit_tests(bld, libs, lib_sources):
     for test in tests:
         bld.program(target='unit/' + test.name[:-2], source=[test],
                     includes='lib tests', cflags=SANITIZE,
-                    linkflags=SANITIZE, idx=101,
+                    linkflags=SANITIZE + WRAPPED, idx=101,
                     use='hvrs_lib_check CMOCKA ' + libs, install_path=None)
 
 
