@@ -3,10 +3,12 @@ DISK_FULL, and nothing is lost."""
 
 import os
 import struct
+import time
 import unittest
 
 import fsctl
 import lab
+import odx
 import smb2
 from smb2 import DISK_FULL, OK
 
@@ -120,6 +122,46 @@ class FullDisk(lab.Case):
         """All of the target is old, or all of it is new."""
         status, old, new, found = self.clone_on_full_disk(1)
         self.assert_bytes(new if status == OK else old, found)
+
+
+    def offload(self, access):
+        count = 3000
+        source_path = self.pieces('source.vhdx', count, 43)
+        path = self.pieces('disk.vhdx', count, 44)
+        old, new = lab.content(path), lab.content(source_path)
+        source = self.open('source.vhdx', access=access)
+        file = self.open()
+        tokens = []
+        for _ in range(2):
+            status, out = source.fsctl(odx.OFFLOAD_READ,
+                                       odx.read(0, len(new)), 528)
+            self.assertIn(status, (OK, DISK_FULL))
+            tokens += [out[16:]] if status == OK else []
+            self.fill()
+        # The source is changed before the second try.
+        for _ in range(2):
+            for token in tokens:
+                status, _ = file.fsctl(odx.OFFLOAD_WRITE,
+                                       odx.write(0, len(new), token), 16)
+                self.assertIn(status, (OK, DISK_FULL, odx.INVALID_TOKEN))
+                found = lab.content(path)
+                for at in range(0, len(found), 4096):
+                    self.assertIn(found[at:at + 4096], (
+                        old[at:at + 4096], new[at:at + 4096]))
+            begun = time.monotonic()
+            try:
+                with open(source_path, 'r+b', buffering=0) as out:
+                    out.write(b'x' * 4096)
+            except OSError as error:
+                self.assertEqual(lab.errno.ENOSPC, error.errno)
+            self.assertLess(time.monotonic() - begun, 20)
+        self.server.alive()
+
+    def test_offload(self):
+        self.offload(smb2.READ_WRITE)
+
+    def test_offload_of_a_source_nobody_writes(self):
+        self.offload(smb2.READ_ONLY)
 
 
 class FullDisk_xfs(FullDisk):
