@@ -27,12 +27,12 @@ BESIDE_EXTENTS = 30000       # close to a second to free
 EFFORTS = {
     'quick': {'io': 16, 'seconds': 0.08, 'ranges': 40, 'many': 2,
               'beside': 2, 'extents': 10000, 'qos': 5, 'latency': 6,
-              'whole': 12, 'copies': 2, 'ways': 1,
+              'whole': 30, 'copies': 1, 'ways': 1,
               'handle rounds': 3, 'handle seconds': 0.4, 'kills': 3,
               'handles': 2000, 'reclaims': 1, 'held': 500},
     'full': {'io': 60, 'seconds': 0.12, 'ranges': 150, 'many': 5,
              'beside': 6, 'extents': 100000, 'qos': 30, 'latency': 20,
-             'whole': 40, 'copies': 4, 'ways': 2,
+             'whole': 60, 'copies': 3, 'ways': 1,
              'handle rounds': 8, 'handle seconds': 0.8, 'kills': 10,
              'handles': 10000, 'reclaims': 3, 'held': 1000},
 }
