@@ -139,6 +139,20 @@ static void on_read(struct store_io *io, int result)
 	piece_read(piece);
 }
 
+/* Whoever takes a turn repairs what a dead process left of its own. */
+static void piece_recover(struct vhdx_piece *piece)
+{
+	struct vhdx *disk = piece->request->disk;
+
+	if (disk->share != NULL) {
+		if (!vhdx_gate_enter(disk, &piece->wait, true)) {
+			return;
+		}
+		vhdx_gate_exit(disk, &piece->wait);
+	}
+	vhdx_piece_end(piece, 0);
+}
+
 static void piece_go(struct vhdx_piece *piece)
 {
 	switch (piece->request->op) {
@@ -150,6 +164,9 @@ static void piece_go(struct vhdx_piece *piece)
 		return;
 	case VHDX_OP_UNMAP:
 		vhdx_piece_unmap(piece);
+		return;
+	case VHDX_OP_RECOVER:
+		piece_recover(piece);
 		return;
 	case VHDX_OP_FLUSH:
 	case VHDX_OP_SETTLE:
@@ -401,6 +418,20 @@ int vhdx_settle_recv(struct tevent_req *req)
 	return request_recv(req);
 }
 
+struct tevent_req *vhdx_recover_send(TALLOC_CTX *mem_ctx,
+				     struct tevent_context *ev,
+				     struct vhdx *disk)
+{
+	/* A sector, to have one piece. */
+	return request_send(mem_ctx, ev, disk, VHDX_OP_RECOVER, NULL, 0,
+			    disk->geometry.logical_sector, false);
+}
+
+int vhdx_recover_recv(struct tevent_req *req)
+{
+	return request_recv(req);
+}
+
 /* ---- for programs that wait ----------------------------------------------- */
 
 static int request_wait(struct vhdx *disk, struct tevent_req *req,
@@ -456,4 +487,9 @@ int vhdx_unmap(struct vhdx *disk, struct tevent_context *ev, uint64_t offset,
 int vhdx_settle(struct vhdx *disk, struct tevent_context *ev)
 {
 	return request_wait(disk, vhdx_settle_send(disk, ev, disk), ev);
+}
+
+int vhdx_recover(struct vhdx *disk, struct tevent_context *ev)
+{
+	return request_wait(disk, vhdx_recover_send(disk, ev, disk), ev);
 }

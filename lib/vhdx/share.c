@@ -41,8 +41,6 @@ static int record_decode(const uint8_t *bytes, struct record *r)
 
 	cursor_init(&c, bytes, VHDX_SHARE_RECORD);
 	r->generation = cursor_le64(&c);
-	r->flags = cursor_le32(&c);
-	r->slot = cursor_le32(&c);
 	r->header_sequence = cursor_le64(&c);
 	cursor_guid(&c, &r->file_write_guid);
 	cursor_guid(&c, &r->data_write_guid);
@@ -53,6 +51,9 @@ static int record_decode(const uint8_t *bytes, struct record *r)
 	r->bat_offset = cursor_le64(&c);
 	r->space_end = cursor_le64(&c);
 	r->size = cursor_le64(&c);
+	cursor_seek(&c, VHDX_SHARE_RECORD - 8);
+	r->flags = cursor_le32(&c);
+	r->slot = cursor_le32(&c);
 	return cursor_status(&c);
 }
 
@@ -63,8 +64,6 @@ static void record_encode(const struct record *r, uint8_t *bytes)
 	memset(bytes, 0, VHDX_SHARE_RECORD);
 	cursor_put_init(&c, bytes, VHDX_SHARE_RECORD);
 	cursor_put_le64(&c, r->generation);
-	cursor_put_le32(&c, r->flags);
-	cursor_put_le32(&c, r->slot);
 	cursor_put_le64(&c, r->header_sequence);
 	cursor_put_guid(&c, &r->file_write_guid);
 	cursor_put_guid(&c, &r->data_write_guid);
@@ -75,6 +74,9 @@ static void record_encode(const struct record *r, uint8_t *bytes)
 	cursor_put_le64(&c, r->bat_offset);
 	cursor_put_le64(&c, r->space_end);
 	cursor_put_le64(&c, r->size);
+	cursor_put_seek(&c, VHDX_SHARE_RECORD - 8);
+	cursor_put_le32(&c, r->flags);
+	cursor_put_le32(&c, r->slot);
 }
 
 static int record_store(struct vhdx *disk, bool busy)

@@ -130,16 +130,14 @@ static int file_store_record(struct vhdx_share *share,
 			     const uint8_t record[VHDX_SHARE_RECORD])
 {
 	struct share_file *sf = of(share);
-	uint64_t generation = 0;
+	uint8_t *last = sf->map + VHDX_SHARE_RECORD - 8;
+	uint64_t word = 0;
 
-	/*
-	 * Others read the generation without the lock: it changes as one word,
-	 * after the rest.
-	 */
-	memcpy(sf->map + 8, record + 8, VHDX_SHARE_RECORD - 8);
-	memcpy(&generation, record, 8);
-	__atomic_store_n((uint64_t *)(void *)sf->map, generation,
-			 __ATOMIC_RELEASE);
+	memcpy(sf->map + 8, record + 8, VHDX_SHARE_RECORD - 16);
+	memcpy(&word, record, 8);
+	__atomic_store_n((uint64_t *)(void *)sf->map, word, __ATOMIC_RELEASE);
+	memcpy(&word, record + VHDX_SHARE_RECORD - 8, 8);
+	__atomic_store_n((uint64_t *)(void *)last, word, __ATOMIC_RELEASE);
 	return 0;
 }
 

@@ -265,6 +265,15 @@ struct tevent_req *vhdx_settle_send(TALLOC_CTX *mem_ctx,
 int vhdx_settle_recv(struct tevent_req *req);
 
 /*
+ * With a share: finishes or undoes what processes that died had begun.  Before,
+ * a write of theirs that was never answered may become visible at any time.
+ */
+struct tevent_req *vhdx_recover_send(TALLOC_CTX *mem_ctx,
+				     struct tevent_context *ev,
+				     struct vhdx *disk);
+int vhdx_recover_recv(struct tevent_req *req);
+
+/*
  * The same for a program that waits: each runs ev's loop until its request is
  * done and the disk has settled.  Not from inside that loop.
  */
@@ -277,6 +286,7 @@ int vhdx_flush(struct vhdx *disk, struct tevent_context *ev);
 int vhdx_unmap(struct vhdx *disk, struct tevent_context *ev, uint64_t offset,
 	       uint64_t length);
 int vhdx_settle(struct vhdx *disk, struct tevent_context *ev);
+int vhdx_recover(struct vhdx *disk, struct tevent_context *ev);
 
 /* ---- looking and changing as a whole -------------------------------------- */
 
@@ -423,7 +433,9 @@ int vhdx_log_walk(struct store *store,
  * a table page that another has changed since.
  *
  * The record is VHDX_SHARE_RECORD bytes, opaque but for its first eight: the
- * generation, little-endian, which only grows.  It must be all zero for the
+ * generation, little-endian, which only grows.  store() may be cut short by the
+ * death of its process: then the first eight must be old or new, and be new
+ * before the last eight are.  It must be all zero for the
  * first process that joins after the last one left or died, and must not
  * outlive a reboot.  A lock held by a process that dies must become free.
  *

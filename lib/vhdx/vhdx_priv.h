@@ -337,6 +337,7 @@ enum vhdx_op {
 	VHDX_OP_UNMAP,
 	VHDX_OP_FLUSH,
 	VHDX_OP_SETTLE,
+	VHDX_OP_RECOVER,
 };
 
 struct vhdx_request;

@@ -483,6 +483,23 @@ static bool needs_lock(const struct scsi_command *c)
 	return false;
 }
 
+/* Whether it may take the right to write from others. */
+static bool takes_away(const struct scsi_command *c)
+{
+	switch (c->cdb[0]) {
+	case 0x16: case 0x56:
+		return true;
+	case 0x5F:
+		/* RESERVE, PREEMPT, PREEMPT AND ABORT, REGISTER AND MOVE */
+		switch (c->cdb[1] & 0x1F) {
+		case 1: case 4: case 5: case 7:
+			return true;
+		}
+		return false;
+	}
+	return false;
+}
+
 bool rsvd_admit_now(struct rsvd_open *open, const struct scsi_command *command,
 		    struct rsvd_admitted *_a)
 {
@@ -626,6 +643,7 @@ static int decide(struct admit_state *state, struct state_rsvd_lock *lock)
 		return -EAGAIN;
 	}
 	state->a.generation = generation;
+	state->a.settles = reservations && takes_away(c);
 	state->wait_for = needs_lock(c) ? generation : 0;
 	return 0;
 }

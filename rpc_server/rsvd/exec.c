@@ -7,6 +7,7 @@ struct command_state {
 	struct rsvd_open *open;
 	struct scsi_command *command;
 	struct rsvd_admitted a;
+	struct rsvd_image *image;	/* that is recovered */
 };
 
 static void count(struct rsvd_open *open, const struct scsi_command *c)
@@ -45,6 +46,54 @@ static void on_executed(struct tevent_req *subreq)
 	tevent_req_done(req);
 }
 
+static void on_recovered(struct tevent_req *subreq)
+{
+	struct tevent_req *req = tevent_req_callback_data(subreq,
+							  struct tevent_req);
+	struct command_state *state = tevent_req_data(req,
+						      struct command_state);
+	int ret = vhdx_recover_recv(subreq);
+
+	TALLOC_FREE(subreq);
+	rsvd_image_put(state->image);
+	if (ret != 0) {
+		DBG_ERR("hvrs: shared disk %s: what a process that died left "
+			"cannot be settled: %s\n", state->open->path,
+			strerror(-ret));
+		scsi_result_sense(&state->command->result,
+				  SCSI_SENSE_INTERNAL);
+	}
+	count(state->open, state->command);
+	tevent_req_done(req);
+}
+
+/*
+ * Who may not write any more has no write under way.  But one that a process
+ * began which then died can still become visible, by the log of the disk: now,
+ * or it never will.
+ */
+static bool recover(struct tevent_req *req)
+{
+	struct command_state *state = tevent_req_data(req,
+						      struct command_state);
+	struct rsvd_open *open = state->open;
+	struct tevent_req *subreq = NULL;
+
+	if (!state->a.settles || open->image == NULL ||
+	    open->image->share == NULL) {
+		return false;
+	}
+	state->image = open->image;
+	rsvd_image_get(state->image);
+	subreq = vhdx_recover_send(state, open->ev, state->image->disk);
+	if (subreq == NULL) {
+		rsvd_image_put(state->image);
+		return false;
+	}
+	tevent_req_set_callback(subreq, on_recovered, req);
+	return true;
+}
+
 /* True where the request has ended. */
 static bool admitted(struct tevent_req *req)
 {
@@ -54,6 +103,9 @@ static bool admitted(struct tevent_req *req)
 
 	if (!state->a.go) {
 		state->command->result = state->a.result;
+		if (recover(req)) {
+			return false;
+		}
 		count(state->open, state->command);
 		tevent_req_done(req);
 		return true;

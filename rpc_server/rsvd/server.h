@@ -285,6 +285,7 @@ bool rsvd_admit_keep(struct rsvd_open *open);
 struct rsvd_admitted {
 	bool go;		/* execute it, then rsvd_admit_over() */
 	bool fenced;		/* it writes: others can wait for its end */
+	bool settles;		/* others must not write any more */
 	uint64_t generation;
 	enum scsi_sense attention;
 	struct scsi_result result;	/* where not */
