@@ -107,7 +107,8 @@ class Handles:
         store = '/srv/xfs/handle-store'
         # What a run left that was cut short would keep us out.
         shutil.rmtree(store, ignore_errors=True)
-        self.server = lab.Server(SHARES, ['hvrs:handle store = ' + store])
+        self.server = lab.Server(SHARES, ['hvrs:handle store = ' + store],
+                                 steps=False)
         self.device = device_of('/srv/xfs')
 
     def slice(self, port, share, operation, clients=1, promise=2, size=4096,

@@ -64,9 +64,10 @@ def free_port():
 class Server:
     """smbd with a configuration and state of its own, in a temporary
     directory, on a free port.  shares is {name: [option lines]}, or
-    {name: (directory, [option lines])} for a directory of another name."""
+    {name: (directory, [option lines])} for a directory of another name.  With
+    steps it can be told where to die; looking for that takes a while."""
 
-    def __init__(self, shares=None, settings=(), preload=True):
+    def __init__(self, shares=None, settings=(), preload=True, steps=True):
         if shares is None:
             shares = {name: ['vfs objects = hvrs']
                       for name in ('vm', 'vmbtrfs', 'vmext4')}
@@ -82,6 +83,9 @@ class Server:
         self.shares = shares
         self.settings = list(settings)
         self.preload = preload
+        self.environment = dict(os.environ)
+        if steps:
+            self.environment['HVRS_DIE_AT'] = self.directory + '/die'
         self.process = None
         self._state()
         self.start()
@@ -133,8 +137,7 @@ class Server:
             ['smbd', '--foreground', '--no-process-group',
              '--configfile=' + self.config], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env=dict(os.environ, HVRS_DIE_AT=self.directory + '/die'))
+            start_new_session=True, env=self.environment)
         for _ in range(600):
             try:
                 socket.create_connection(('127.0.0.1', self.port)).close()
