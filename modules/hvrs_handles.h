@@ -97,6 +97,19 @@ bool hvrs_handle_over(struct state_handle *h);
 bool hvrs_close_remote(struct messaging_context *msg_ctx,
 		       struct state_handle *h);
 
+/*
+ * The same for an open that can be taken up again: asked for again and again,
+ * it blocks nobody.
+ */
+enum hvrs_moved {
+	MOVED_DONE,		/* the other open is closed */
+	MOVED_WAIT,
+	MOVED_NOT,		/* its process may still write */
+};
+enum hvrs_moved hvrs_close_remote_step(struct messaging_context *msg_ctx,
+				       struct smbd_smb2_request *req,
+				       struct state_handle *h);
+
 /* Ends those whose time is over. */
 void hvrs_handles_sweep(void);
 

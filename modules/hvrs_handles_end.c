@@ -387,26 +387,19 @@ static bool end_fenced(struct state_handle *h)
 }
 
 /*
- * Has an open closed that its process holds: [MS-SMB2] 3.3.5.9.13, the
- * application has moved to another client.  A process that does not do it in
- * time is killed; what else it held its client gets back.
+ * Asks the process that holds an open to close it: [MS-SMB2] 3.3.5.9.13, the
+ * application has moved to another client.
  */
-bool hvrs_close_remote(struct messaging_context *msg_ctx,
-		       struct state_handle *h)
+static bool ask_to_close(struct messaging_context *msg_ctx,
+			 const struct state_handle *h)
 {
 	struct oplock_break_message message = {
 		.id = { .devid = h->record.device, .inode = h->record.inode,
 			.extid = h->record.extra },
 		.share_file_id = h->gen_id,
 	};
-	struct server_id me = messaging_server_id(msg_ctx);
-	uint64_t id = h->record.id;
 	DATA_BLOB blob = data_blob_null;
-	int i = 0;
 
-	if (state_handle_state(h) == HANDLE_WAITING) {
-		return end_fenced(h);
-	}
 	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_push_struct_blob(
 		&blob, talloc_tos(), &message, (ndr_push_flags_fn_t)
 		ndr_push_oplock_break_message))) {
@@ -416,6 +409,106 @@ bool hvrs_close_remote(struct messaging_context *msg_ctx,
 		messaging_send(msg_ctx, h->owner, MSG_SMB_CLOSE_FILE, &blob);
 	}
 	data_blob_free(&blob);
+	return true;
+}
+
+/* One that does not do it in time; what else it held its client gets back. */
+static void kill_for_move(const struct state_handle *h)
+{
+	DBG_ERR("hvrs: process %llu does not close a file whose application "
+		"has moved to another client; it is killed\n",
+		(unsigned long long)h->owner.pid);
+	process_end(h->owner, true, 0);
+}
+
+/* An open that waits for another one to be closed. */
+struct moving {
+	struct moving *prev, *next;
+	struct smbd_smb2_request *req;
+	uint64_t id;		/* of the other's handle */
+	uint64_t begun;
+	bool killed;
+};
+
+static struct moving *all_moving;
+
+static int moving_destructor(struct moving *moving)
+{
+	DLIST_REMOVE(all_moving, moving);
+	return 0;
+}
+
+/* The one of this request; a new one has asked for the close. */
+static struct moving *moving_of(struct messaging_context *msg_ctx,
+				struct smbd_smb2_request *req,
+				const struct state_handle *h)
+{
+	struct moving *moving = NULL;
+
+	for (moving = all_moving; moving != NULL; moving = moving->next) {
+		if (moving->req == req && moving->id == h->record.id) {
+			return moving;
+		}
+	}
+	moving = talloc_zero(req, struct moving);
+	if (moving == NULL) {
+		return NULL;
+	}
+	moving->req = req;
+	moving->id = h->record.id;
+	moving->begun = state_handles_now();
+	DLIST_ADD(all_moving, moving);
+	talloc_set_destructor(moving, moving_destructor);
+	if (state_handle_state(h) == HANDLE_CONNECTED &&
+	    !ask_to_close(msg_ctx, h)) {
+		TALLOC_FREE(moving);
+	}
+	return moving;
+}
+
+enum hvrs_moved hvrs_close_remote_step(struct messaging_context *msg_ctx,
+				       struct smbd_smb2_request *req,
+				       struct state_handle *h)
+{
+	struct moving *moving = moving_of(msg_ctx, req, h);
+	uint64_t waited = 0;
+
+	if (moving == NULL) {
+		return MOVED_NOT;
+	}
+	waited = state_handles_now() - moving->begun;
+	if (state_handle_state(h) == HANDLE_WAITING &&
+	    hvrs_fence(h, 0) == FENCE_GONE) {
+		h->record.flags &= ~(uint32_t)(HANDLE_DELETE_INITIAL |
+					       HANDLE_DELETE_PENDING);
+		hvrs_handle_end(h);
+		return MOVED_DONE;
+	}
+	if (waited < CLOSE_REMOTE_MS) {
+		return MOVED_WAIT;
+	}
+	if (!moving->killed && state_handle_state(h) == HANDLE_CONNECTED) {
+		moving->killed = true;
+		kill_for_move(h);
+	}
+	return waited < CLOSE_REMOTE_MS + PROCESS_END_MS ? MOVED_WAIT :
+		MOVED_NOT;
+}
+
+/* The same, for one that cannot wait otherwise. */
+bool hvrs_close_remote(struct messaging_context *msg_ctx,
+		       struct state_handle *h)
+{
+	struct server_id me = messaging_server_id(msg_ctx);
+	uint64_t id = h->record.id;
+	int i = 0;
+
+	if (state_handle_state(h) == HANDLE_WAITING) {
+		return end_fenced(h);
+	}
+	if (!ask_to_close(msg_ctx, h)) {
+		return false;
+	}
 	if (server_id_equal(&h->owner, &me)) {
 		/* This process reads it when it is back in its loop. */
 		return true;
@@ -433,10 +526,8 @@ bool hvrs_close_remote(struct messaging_context *msg_ctx,
 		}
 		usleep(5000);
 	}
-	DBG_ERR("hvrs: process %llu does not close a file whose application "
-		"has moved to another client; it is killed\n",
-		(unsigned long long)h->owner.pid);
-	if (!process_end(h->owner, true, PROCESS_END_MS)) {
+	kill_for_move(h);
+	if (!process_end(h->owner, false, PROCESS_END_MS)) {
 		return false;
 	}
 	hvrs_handle_end(h);

@@ -120,6 +120,20 @@ static bool may_read(const struct hooks_open *open)
 		open->conn->cwd_fsp, fsp, false, FILE_GENERIC_READ));
 }
 
+/* True when it is closed; else the open may be one to take up again. */
+static bool close_old(struct hooks_open *open, struct state_handle *h)
+{
+	struct messaging_context *msg_ctx = open->conn->sconn->msg_ctx;
+	enum hvrs_moved moved = MOVED_NOT;
+
+	if (open->smb2req == NULL) {
+		return hvrs_close_remote(msg_ctx, h);
+	}
+	moved = hvrs_close_remote_step(msg_ctx, open->smb2req, h);
+	open->again = moved == MOVED_WAIT;
+	return moved == MOVED_DONE;
+}
+
 static NTSTATUS open_against_connected(struct hooks_open *open,
 				       struct handle_contender *who,
 				       struct state_handle *h)
@@ -139,8 +153,7 @@ static NTSTATUS open_against_connected(struct hooks_open *open,
 		return NT_STATUS_OK;
 	}
 	verdict = handle_app_instance(&h->record, who);
-	if (verdict == HANDLE_CLOSE_OLD &&
-	    !hvrs_close_remote(open->conn->sconn->msg_ctx, h)) {
+	if (verdict == HANDLE_CLOSE_OLD && !close_old(open, h)) {
 		verdict = HANDLE_UNAVAILABLE;
 	}
 	return verdict_status(verdict);
@@ -222,6 +235,10 @@ static NTSTATUS open_against(struct hooks_open *open,
 	}
 	who->owner = hvrs_is_owner(open->conn->session_info, &h->record);
 	verdict = handle_contend(&h->record, who);
+	if (verdict == HANDLE_CLOSE_OLD && open->smb2req != NULL) {
+		return verdict_status(close_old(open, h) ? HANDLE_GRANT :
+				      HANDLE_UNAVAILABLE);
+	}
 	if ((verdict == HANDLE_REPLAY || verdict == HANDLE_CLOSE_OLD) &&
 	    hvrs_fence(h, FENCE_WAIT_MS) != FENCE_GONE) {
 		verdict = HANDLE_UNAVAILABLE;

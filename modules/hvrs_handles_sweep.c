@@ -199,11 +199,11 @@ static void keeper(void)
 	struct tevent_context *ev = global_event_context();
 	NTSTATUS status = NT_STATUS_OK;
 
-	close_connections();
 	status = reinit_after_fork(global_messaging_context(), ev, false);
 	if (!NT_STATUS_IS_OK(status)) {
 		_exit(1);
 	}
+	close_connections();
 	process_set_title("smbd-hvrs", "hvrs keeper");
 	reopen_logs();
 	tevent_add_timer(ev, ev, timeval_current_ofs_msec(100), keeper_timer,

@@ -7,14 +7,18 @@
 #include "locking/share_mode_lock.h"
 #include "locking/proto.h"
 #include "smbd/smbXsrv_open.h"
+#include "librpc/gen_ndr/ndr_open_files.h"
+#include "messages.h"
 
 #define WAIT_LEAST_MS 2
 #define WAIT_MOST_MS 50
 #define WAIT_IN_ALL_MS 25000
 #define PREVIOUS_MS 10
+#define CLOSING_MS 5
 
 static const struct hooks_handles *client;
 static struct smbd_smb2_request *current_create;
+static bool create_again;	/* current_create is to be taken up later */
 
 static NTSTATUS (*core_create_file)(
 	connection_struct *, struct smb_request *, struct files_struct *,
@@ -76,11 +80,16 @@ static NTSTATUS hooked_create_file(
 		.access_mask = access_mask, .share_access = share_access,
 		.create_disposition = create_disposition,
 		.create_options = create_options, .in = in,
+		.smb2req = req == NULL ? NULL : req->smb2req,
 	};
 	NTSTATUS status = NT_STATUS_OK;
 
+	if (open.smb2req != current_create) {
+		open.smb2req = NULL;
+	}
 	if (client != NULL) {
 		status = client->open(&open);
+		create_again = create_again || open.again;
 	}
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
@@ -97,6 +106,98 @@ static NTSTATUS hooked_create_file(
 		*pinfo = open.create_action;
 	}
 	return status;
+}
+
+/* ---- a file that is closed by a message ----------------------------------- */
+
+struct closing {
+	struct messaging_context *msg_ctx;
+	struct smbd_server_connection *sconn;
+	struct server_id from;
+	DATA_BLOB data;
+};
+
+static void close_message(struct messaging_context *msg_ctx,
+			  void *private_data, uint32_t type,
+			  struct server_id from, DATA_BLOB *data);
+
+static void closing_timer(struct tevent_context *ev, struct tevent_timer *te,
+			  struct timeval now, void *private_data)
+{
+	struct closing *closing = talloc_get_type_abort(private_data,
+							struct closing);
+
+	(void)ev;
+	(void)te;
+	(void)now;
+	close_message(closing->msg_ctx, closing->sconn, MSG_SMB_CLOSE_FILE,
+		      closing->from, &closing->data);
+	TALLOC_FREE(closing);
+}
+
+/* smbd panics where reads or writes of the file are under way: not yet. */
+static bool close_later(struct messaging_context *msg_ctx,
+			struct smbd_server_connection *sconn,
+			struct server_id from, const DATA_BLOB *data)
+{
+	struct oplock_break_message message = {};
+	struct closing *closing = NULL;
+	struct files_struct *fsp = NULL;
+	uint32_t i = 0;
+
+	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_pull_struct_blob_all_noalloc(
+		data, &message, (ndr_pull_flags_fn_t)
+		ndr_pull_oplock_break_message))) {
+		return false;
+	}
+	fsp = file_find_dif(sconn, message.id, message.share_file_id);
+	if (fsp == NULL || fsp->num_aio_requests == 0) {
+		return false;
+	}
+	fsp->fsp_flags.closing = true;
+	while (i < fsp->num_aio_requests) {
+		if (!tevent_req_cancel(fsp->aio_requests[i])) {
+			i++;
+		}
+	}
+	closing = talloc_zero(sconn, struct closing);
+	if (closing == NULL) {
+		return true;
+	}
+	closing->msg_ctx = msg_ctx;
+	closing->sconn = sconn;
+	closing->from = from;
+	closing->data = data_blob_talloc(closing, data->data, data->length);
+	tevent_add_timer(sconn->ev_ctx, closing,
+			 timeval_current_ofs_msec(CLOSING_MS), closing_timer,
+			 closing);
+	return true;
+}
+
+static void close_message(struct messaging_context *msg_ctx,
+			  void *private_data, uint32_t type,
+			  struct server_id from, DATA_BLOB *data)
+{
+	struct smbd_server_connection *sconn = talloc_get_type_abort(
+		private_data, struct smbd_server_connection);
+
+	if (!close_later(msg_ctx, sconn, from, data)) {
+		msg_close_file(msg_ctx, private_data, type, from, data);
+	}
+}
+
+/* Before anything is open: instead of the core's. */
+static void close_message_begin(struct smbd_server_connection *sconn)
+{
+	static bool done;
+
+	if (!done) {
+		done = true;
+		messaging_deregister(sconn->msg_ctx, MSG_SMB_CLOSE_FILE,
+				     sconn);
+		messaging_register(sconn->msg_ctx, sconn, MSG_SMB_CLOSE_FILE,
+				   close_message);
+	}
 }
 
 /* ---- a CREATE that comes too early ---------------------------------------- */
@@ -147,23 +248,27 @@ static bool wait_again(struct wait *wait)
 							       500));
 }
 
-/* The request waits once; where that took too long it has to be refused. */
-static bool wait_begin(struct smbd_smb2_request *req)
+static bool wait_start(struct smbd_smb2_request *req)
 {
-	struct wait *wait = NULL;
+	struct wait *wait = talloc_zero(req, struct wait);
 
-	if ((IVAL(SMBD_SMB2_OUT_HDR_PTR(req), SMB2_HDR_FLAGS) &
-	     SMB2_HDR_FLAG_ASYNC) != 0 || req->async_te != NULL ||
-	    !client->wait(req)) {
-		return false;
-	}
-	wait = talloc_zero(req, struct wait);
 	if (wait == NULL) {
 		return false;
 	}
 	wait->req = req;
 	wait->next_ms = WAIT_LEAST_MS;
 	return wait_again(wait);
+}
+
+/* The request waits once; where that took too long it has to be refused. */
+static bool wait_begin(struct smbd_smb2_request *req)
+{
+	if ((IVAL(SMBD_SMB2_OUT_HDR_PTR(req), SMB2_HDR_FLAGS) &
+	     SMB2_HDR_FLAG_ASYNC) != 0 || req->async_te != NULL ||
+	    !client->wait(req)) {
+		return false;
+	}
+	return wait_start(req);
 }
 
 static void hooked_terminate(struct smbXsrv_connection *xconn,
@@ -181,6 +286,9 @@ static NTSTATUS hooked_process_create(struct smbd_smb2_request *req)
 {
 	NTSTATUS status = NT_STATUS_OK;
 
+	if (client != NULL) {
+		close_message_begin(req->sconn);
+	}
 	if (client != NULL && wait_begin(req)) {
 		return NT_STATUS_OK;
 	}
@@ -188,8 +296,10 @@ static NTSTATUS hooked_process_create(struct smbd_smb2_request *req)
 		client->request(req);
 	}
 	current_create = req;
+	create_again = false;
 	status = core_process_create(req);
 	current_create = NULL;
+	create_again = false;
 	return status;
 }
 
@@ -197,6 +307,14 @@ static NTSTATUS hooked_done(struct smbd_smb2_request *req, NTSTATUS status,
 			    DATA_BLOB body, DATA_BLOB *dyn,
 			    const char *location)
 {
+	/* Not refused, but taken up again. */
+	if (create_again && req == current_create &&
+	    !NT_STATUS_IS_OK(status)) {
+		create_again = false;
+		if (wait_start(req)) {
+			return NT_STATUS_OK;
+		}
+	}
 	if (client != NULL &&
 	    client->reply(req, status, body, dyn, location)) {
 		return NT_STATUS_OK;

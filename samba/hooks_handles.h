@@ -22,6 +22,8 @@ struct hooks_open {
 	uint32_t create_options;
 	const struct smb2_create_blobs *in;
 	int create_action;		/* != 0: what to tell instead */
+	struct smbd_smb2_request *smb2req;	/* NULL: it cannot wait */
+	bool again;	/* where it is refused: take it up again, soon */
 };
 
 struct hooks_handles {

@@ -1,11 +1,15 @@
 """Resilient handles, and a virtual machine that moves to another host."""
 
 import os
+import re
 import struct
 import threading
 import time
 import unittest
 import uuid
+
+from samba.dcerpc import security
+from samba.ndr import ndr_pack
 
 import handles
 import lab
@@ -175,6 +179,54 @@ class Moved(handles.Case):
         self.assertEqual(FILE_NOT_AVAILABLE, caught.exception.status)
         a.connect()
         a.reconnect(file).close()
+
+
+class Rights(handles.Case):
+    shares = dict(handles.SHARES, vm=[
+        'vfs objects = hvrs acl_xattr',
+        'acl_xattr:ignore system acls = yes', 'create mask = 0666',
+        'force create mode = 0666'])
+
+    def allow(self, file, rights):
+        """rights: {user: letters as in SDDL}."""
+        sddl = 'D:P'
+        for user, letters in rights.items():
+            text = lab.run('pdbedit', '-s', self.server.config, '-v', '-u',
+                           user)
+            sid = re.search(r'User SID: +(\S+)', text).group(1)
+            sddl += '(A;;%s;;;%s)' % (letters, sid)
+        descriptor = security.descriptor.from_sddl(
+            sddl, security.dom_sid('S-1-5-21-1-2-3'))
+        body = struct.pack('<HBBIHHI16s', 33, 3, 0, 0, 96, 0, 4, file.id)
+        data = ndr_pack(descriptor)
+        body = body[:4] + struct.pack('<I', len(data)) + body[8:]
+        self.assertEqual(OK, file.tree.call(smb2.SET_INFO,
+                                            body + data).status)
+
+    def test_who_may_not_read_closes_nothing(self):
+        """By the file's own access control list, whatever its mode says."""
+        app = uuid.uuid4().bytes
+        a, b = self.client(), self.client(user='other')
+        file = a.open(self.name(), R | H | W, sharing=7,
+                      access=0x1F01FF, more=[handles.app_instance(app)])
+        path = self.directory + '/disk.vhdx'
+        os.chmod(self.directory, 0o777)
+        self.assertEqual(0o666, os.stat(path).st_mode & 0o777)
+        self.allow(file, {'hvrs': 'FA'})
+        with self.assertRaises(StatusError) as caught:
+            b.open(self.name(), sharing=7, access=smb2.READ_ONLY,
+                   more=[handles.app_instance(app)])
+        self.assertIn(caught.exception.status, (
+            ACCESS_DENIED, FILE_NOT_AVAILABLE, SHARING_VIOLATION))
+        file.write(0, b'still here')
+        self.assertEqual(b'still here', file.read(0, 10))
+        # Who may read does.
+        self.allow(file, {'hvrs': 'FA', 'other': 'FR'})
+        moved = b.open(self.name(), sharing=7, access=smb2.READ_ONLY,
+                       more=[handles.app_instance(app)])
+        self.assertEqual((60000, 2), granted(moved))
+        with self.assertRaises(StatusError):
+            file.write(0, b'too late')
 
 
 if __name__ == '__main__':

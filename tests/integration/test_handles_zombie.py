@@ -231,6 +231,50 @@ class Zombie(unittest.TestCase):
         time.sleep(0.2)
         self.expect('moves', 2)
 
+    def test_moves_from_a_host_that_lives(self):
+        """Its writes are under way: they are waited for, nobody panics, and
+        who moves goes on with other things meanwhile."""
+        for _ in range(3):
+            app = handles.app_instance(uuid.uuid4().bytes)
+            a, b = self.client(), self.client()
+            file = a.open('lives', R | H | W, sharing=0, more=[app])
+            file.write(0, bytes(PARTS * PART))
+            pid = handles.child_of(self.server, a.tree)
+            self.disk.freeze()
+            try:
+                self.writes(file, 1)
+                for _ in range(400):
+                    if in_kernel(pid) > 1:
+                        break
+                    time.sleep(0.01)
+                self.assertLess(1, in_kernel(pid))
+                mid = b.tree.create_send('lives', contexts=[
+                    handles.dh2q(uuid.uuid4().bytes), app], sharing=0)
+                begun = time.monotonic()
+                for _ in range(5):
+                    b.tree.connection.wait(b.tree.connection.echo())
+                    time.sleep(0.1)
+                self.assertLess(time.monotonic() - begun, 1.5)
+                self.assertNotIn(mid, [reply.mid for reply in
+                                       b.tree.connection.waiting
+                                       if reply.status != smb2.PENDING])
+            finally:
+                self.disk.thaw()
+            reply = b.tree.connection.wait(mid)
+            self.assertEqual(OK, reply.status)
+            moved = smb2.File(b.tree, reply.body)
+            self.assertEqual((60000, 2), granted(moved))
+            self.assertTrue(lab.is_running(pid))
+            for i in range(PARTS):
+                moved.write(i * PART, lab.pattern(PART, 2))
+            time.sleep(0.2)
+            self.expect('lives', 2)
+            a.drop()
+            moved.close()
+            b.drop()
+        self.server.alive()
+        self.assertEqual([], self.server.lines('PANIC'))
+
     def test_locks_and_leases(self):
         """What the old process has is the client's, and goes with it."""
         client, other = self.client(), self.client('vmraw')
