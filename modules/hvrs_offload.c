@@ -55,7 +55,7 @@ struct read_job {
 	uint64_t length;
 	uint64_t cluster;
 	bool clones;
-	bool exact;		/* its stamps tell of any change */
+	bool exact;		/* local, and its stamps tell of any change */
 	bool zero_beyond;
 	int pin;		/* the clone, made in the thread */
 	struct hvrs_pinned pinned;
@@ -453,7 +453,9 @@ NTSTATUS hvrs_offload_read(struct hvrs_call *call)
 		job->job.other_fd = job->pin;
 		job->clones = job->pin != -1;
 	}
-	if (job->clones && answer_leased(call, job, &status)) {
+	/* A lease knows nothing of other machines on a shared file system. */
+	if (job->clones && job->exact &&
+	    answer_leased(call, job, &status)) {
 		return status;
 	}
 	if (!job->clones && !job->exact) {
