@@ -372,6 +372,8 @@ static void make_persistent(const struct tunnel_create *c,
 	r->desired_access = c->access_mask;
 	r->create_options = c->options;
 	r->create_action = (uint32_t)*c->info;
+	/* As the client asks; what it gets is known when it is answered. */
+	r->timeout_ms = IVAL(dh2q.data, 0);
 	if (fsp->fsp_flags.is_directory) {
 		r->flags |= HANDLE_DIRECTORY;
 	} else if ((c->options & FILE_WRITE_THROUGH) != 0) {

@@ -111,14 +111,30 @@ static bool is_persistent(const struct hvrs_open *open)
 	return (open->h.record.flags & HANDLE_PERSISTENT) != 0;
 }
 
+/* How long a new handle waits, which smbd clips to its own limits. */
+static void set_time(struct files_struct *fsp, struct handle_record *r)
+{
+	struct vfs_handle_struct *handle = hvrs_handles_instance(fsp->conn);
+	struct smbXsrv_open_global0 *global = fsp->op->global;
+	const struct hvrs_share *share = hvrs_share(handle);
+	uint64_t most = share->number[OPTION_PERSISTENT_MOST] * 1000;
+	uint64_t time = r->timeout_ms != 0 ? r->timeout_ms :
+		share->number[OPTION_PERSISTENT_TIME] * 1000;
+
+	r->timeout_ms = (uint32_t)MIN(time, most);
+	if (global->durable_timeout_msec != r->timeout_ms) {
+		global->durable_timeout_msec = r->timeout_ms;
+		smbXsrv_open_update(fsp->op);
+	}
+}
+
 /* A CREATE whose open is new: now all of it is known. */
 static int store_new(struct files_struct *fsp, struct hvrs_open *open,
 		     struct state_log_point *_point)
 {
-	struct handle_record *r = &open->h.record;
 	int ret = 0;
 
-	r->timeout_ms = fsp->op->global->durable_timeout_msec;
+	set_time(fsp, &open->h.record);
 	hvrs_open_refresh(fsp, open);
 	ret = state_handles_store(&open->h, _point);
 	open->stored = ret == 0;

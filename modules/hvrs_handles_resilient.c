@@ -13,8 +13,6 @@
 #include "smbd/smbXsrv_open.h"
 
 #define RESILIENCY_LENGTH 8
-#define TIMEOUT_MOST 300000
-#define TIMEOUT_STANDARD 120000
 
 struct sharing_search {
 	struct server_id me;
@@ -89,13 +87,14 @@ NTSTATUS hvrs_resilient(struct hvrs_call *call)
 	struct files_struct *fsp = call->fsp;
 	struct smbXsrv_open_global0 *global = NULL;
 	struct hvrs_open *open = NULL;
+	const struct hvrs_share *share = hvrs_share(call->handle);
 	uint32_t timeout = 0;
 
 	if (call->in_length < RESILIENCY_LENGTH) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	timeout = IVAL(call->in, 0);
-	if (timeout > TIMEOUT_MOST) {
+	if (timeout > share->number[OPTION_RESILIENT_MOST] * 1000) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	if (fsp->op == NULL || fsp->fsp_flags.is_directory ||
@@ -111,7 +110,8 @@ NTSTATUS hvrs_resilient(struct hvrs_call *call)
 	}
 	global = fsp->op->global;
 	open->h.record.flags |= HANDLE_RESILIENT;
-	open->h.record.timeout_ms = timeout != 0 ? timeout : TIMEOUT_STANDARD;
+	open->h.record.timeout_ms = timeout != 0 ? timeout :
+		(uint32_t)share->number[OPTION_RESILIENT_TIME] * 1000;
 	open->stale = true;
 	global->durable = true;
 	global->durable_timeout_msec = open->h.record.timeout_ms;

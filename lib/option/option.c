@@ -195,6 +195,32 @@ static const struct option_row rows[OPTION_COUNT] = {
 		.feature = true, .standard = "auto",
 		.help = "FSCTL_LMR_REQUEST_RESILIENCY",
 	},
+	[OPTION_PERSISTENT_TIME] = {
+		.name = "persistent timeout", .kind = OPTION_NUMBER,
+		.standard = "60", .least = 1, .most = 3600,
+		.accepts = "seconds, 1 to 3600",
+		.help = "how long a persistent handle waits for its client, where "
+			"that does not say",
+	},
+	[OPTION_PERSISTENT_MOST] = {
+		.name = "persistent timeout most", .kind = OPTION_NUMBER,
+		.standard = "300", .least = 1, .most = 3600,
+		.accepts = "seconds, 1 to 3600",
+		.help = "how long at most, whatever the client asks for",
+	},
+	[OPTION_RESILIENT_TIME] = {
+		.name = "resilient timeout", .kind = OPTION_NUMBER,
+		.standard = "120", .least = 1, .most = 3600,
+		.accepts = "seconds, 1 to 3600",
+		.help = "how long a resilient handle waits for its client, where "
+			"that does not say",
+	},
+	[OPTION_RESILIENT_MOST] = {
+		.name = "resilient timeout most", .kind = OPTION_NUMBER,
+		.standard = "300", .least = 1, .most = 3600,
+		.accepts = "seconds, 1 to 3600",
+		.help = "a client that asks for more is refused",
+	},
 	[OPTION_HANDLE_STORE] = {
 		.name = "handle store", .kind = OPTION_PATH,
 		.global = true, .standard = "",

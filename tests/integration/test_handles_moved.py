@@ -181,6 +181,36 @@ class Moved(handles.Case):
         a.reconnect(file).close()
 
 
+class Times(handles.Case):
+    shares = dict(handles.SHARES, vm=[
+        'vfs objects = hvrs', 'hvrs:persistent timeout = 2',
+        'hvrs:persistent timeout most = 400',
+        'hvrs:resilient timeout = 1', 'hvrs:resilient timeout most = 7'])
+
+    def test_times_of_the_share(self):
+        client = self.client()
+        for asked, got in ((0, 2000), (1, 1), (350000, 350000),
+                           (400001, 400000), (0xFFFFFFFF, 400000)):
+            file = client.open(self.name('p%x' % asked), timeout=asked)
+            self.assertEqual((got, 2), granted(file))
+            file.close()
+        for asked, status in ((7001, INVALID_PARAMETER), (7000, OK), (0, OK)):
+            file = client.tree.create(self.name('r'))
+            self.assertEqual((status, b''), file.fsctl(
+                RESILIENCY, struct.pack('<II', asked, 0)))
+            if asked:
+                file.close()
+        kept = client.open(self.name('kept'))
+        file.name, file.key = self.name('r'), None
+        self.lose_connection(client)
+        time.sleep(1.3)
+        client.connect()
+        contexts = [handles.dhnc(file.id)]
+        self.assertEqual(NAME_NOT_FOUND, client.tree.connection.wait(
+            client.tree.create_send(file.name, contexts=contexts)).status)
+        client.reconnect(kept).close()
+
+
 class Rights(handles.Case):
     shares = dict(handles.SHARES, vm=[
         'vfs objects = hvrs acl_xattr',
