@@ -184,7 +184,7 @@ static int finish(const struct bench *bench)
 	return ret;
 }
 
-/* The copy has the blocks of the image and, looked at here and there, its bytes. */
+/* The copy has the blocks of the image and, here and there, its bytes. */
 static int check(struct bench *bench)
 {
 	struct stat from = {};

@@ -6,6 +6,22 @@
 
 #include "token/token.h"
 
+/* ---- both FSCTLs (hvrs_offload.c) ------------------------------------------ */
+
+#define HVRS_STATUS_READ_FILE	NT_STATUS(0xC000A2A3)
+#define HVRS_STATUS_WRITE_FILE	NT_STATUS(0xC000A2A4)
+#define HVRS_STATUS_TOKEN	NT_STATUS(0xC0000465)
+
+/* A negative errno of lib/token or a positive one of the work. */
+NTSTATUS hvrs_offload_status(int error);
+
+/* Whom a token is given to. */
+const char *hvrs_offload_user(const struct files_struct *fsp,
+			      struct dom_sid_buf *buffer);
+
+/* With a fresh size: whether the file has no name left. */
+bool hvrs_offload_deleted(const struct files_struct *fsp);
+
 /* ---- pins (hvrs_offload_pin.c) --------------------------------------------- */
 
 /*

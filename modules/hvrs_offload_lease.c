@@ -147,7 +147,7 @@ static void end_lease(struct hvrs_lease *lease)
 	lease->busy = true;
 	pthread_mutex_unlock(&mutex);
 	error = make_clone(lease);
-	/* Where that fails, those who look for the clone find it neither way. */
+	/* Where that fails, those who look for the clone find neither. */
 	(void)fchmod(lease->pin, error == 0 ? MODE_MADE : MODE_GIVEN_UP);
 	/*
 	 * The lease goes with the open file.  Its number must not come to name

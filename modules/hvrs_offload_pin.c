@@ -1,8 +1,8 @@
 /*
  * What tokens stand for, held open by the process that gave them: the record
  * of a token names process and descriptor, and another process takes a copy of
- * that (pidfd_getfd(2)), as root for this one call.  So nothing has a name on disk,
- * and what is left by a crash is nothing.
+ * that (pidfd_getfd(2)), as root for this one call.  So nothing has a name on
+ * disk, and what is left by a crash is nothing.
  */
 #include "hvrs_offload.h"
 
