@@ -977,6 +977,7 @@ class Model(lab.Case):
 
     operations = int(os.environ.get('HVRS_LONG') or 0) * 20000 or 2500
     seed = 10 * int(os.environ.get('HVRS_SEED') or 0)
+    stood_still = 0
     SIZE = 256 * KIB
 
     def run_on(self, share, seed):
@@ -997,7 +998,13 @@ class Model(lab.Case):
             model.append(bytearray(lab.pattern(self.SIZE, i)))
             files.writer(i).write(0, bytes(model[i]))
         tokens = []
+        last = time.monotonic()
         for step in range(self.operations):
+            # A lease does not outlive a server that stands still.
+            if time.monotonic() > last + 20:
+                self.stood_still = time.monotonic()
+                print('\nstood still for %d s' % (self.stood_still - last))
+            last = time.monotonic()
             self.step(share, files, model, tokens)
             if step % 500 == 499:
                 for i, wanted in enumerate(model):
@@ -1066,7 +1073,8 @@ class Model(lab.Case):
             status, out = files.writer(j).fsctl(
                 OFFLOAD_WRITE, write(offset, length, token, start), 16)
             if status == INVALID_TOKEN and (
-                    share == 'vmext4' or time.monotonic() > born + 100):
+                    share == 'vmext4' or born < self.stood_still or
+                    time.monotonic() > born + 100):
                 return
             self.expect(OK, status)
             done = int.from_bytes(out[8:], 'little')
