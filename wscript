@@ -114,7 +114,7 @@ def build(bld):
         bld.install_files('/usr/share/man/man' + page.name[-1], page)
     if bld.cmd == 'install':
         return
-    _bench(bld)
+    _bench(bld, libs)
     _unit_tests(bld, libs, lib_sources)
     _fuzz_targets(bld, lib_sources)
 
@@ -193,10 +193,13 @@ def _tools(bld, libs):
                         lib=['pthread', 'dl'], install_path='/usr/bin')
 
 
-def _bench(bld):
+def _bench(bld, libs):
     sources = bld.path.ant_glob('bench/*.c')
     if sources:
         bld.program(target='bin/bench-load', source=sources, use='LIBSMB2',
+                    install_path=None)
+        bld.program(target='bin/bench-vhdx', source='bench/disk/vhdx.c',
+                    includes='lib', use='hvrs_lib ' + libs,
                     install_path=None)
 
 

@@ -14,6 +14,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from figures import Figure, in_pairs, median, table  # noqa: E402
+from disk_part import Disks  # noqa: E402
 from handles_part import Handles  # noqa: E402
 from plot import picture  # noqa: E402
 
@@ -29,15 +30,15 @@ EFFORTS = {
               'beside': 2, 'extents': 10000, 'qos': 5, 'latency': 6,
               'whole': 30, 'copies': 1, 'ways': 1,
               'handle rounds': 3, 'handle seconds': 0.4, 'kills': 3,
-              'handles': 2000, 'reclaims': 1, 'held': 500},
+              'handles': 2000, 'reclaims': 1, 'held': 500, 'disk': (2, 4)},
     'full': {'io': 60, 'seconds': 0.12, 'ranges': 150, 'many': 5,
              'beside': 6, 'extents': 100000, 'qos': 30, 'latency': 20,
              'whole': 60, 'copies': 3, 'ways': 1,
              'handle rounds': 8, 'handle seconds': 0.8, 'kills': 10,
-             'handles': 10000, 'reclaims': 3, 'held': 1000},
+             'handles': 10000, 'reclaims': 3, 'held': 1000, 'disk': (4, 2)},
 }
 
-PARTS = ('io', 'ranges', 'beside', 'offload', 'qos', 'handles')
+PARTS = ('io', 'ranges', 'beside', 'offload', 'qos', 'handles', 'disk')
 
 IO = {
     'title': 'Reads and writes',
@@ -380,6 +381,14 @@ class Bench:
 
     def handles(self):
         Handles(self).measure()
+
+    # ---- virtual disks ------------------------------------------------------
+
+    def disk(self):
+        self.figures += Disks(
+            self.say, os.path.join(os.path.dirname(self.options.load),
+                                   'bench-vhdx'),
+            *self.effort['disk']).measure()
 
     # ---- the whole ----------------------------------------------------------
 

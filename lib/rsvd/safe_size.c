@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "util/cursor.h"
+#include "util/zero.h"
 
 #define PROTECTIVE 0xEE
 #define ENTRY_MIN 128U
@@ -26,18 +27,6 @@ static uint32_t crc32_ieee(uint32_t crc, const uint8_t *bytes, size_t length)
 		}
 	}
 	return crc;
-}
-
-static bool is_zero(const uint8_t *bytes, size_t length)
-{
-	size_t i = 0;
-
-	for (i = 0; i < length; i++) {
-		if (bytes[i] != 0) {
-			return false;
-		}
-	}
-	return true;
 }
 
 /* In sectors; false where the table is no table to rely on. */

@@ -8,6 +8,7 @@
 #include <tevent.h>
 
 #include "util/checked.h"
+#include "util/zero.h"
 
 /* What is compared, or written over and over, goes in pieces of this. */
 #define PIECE_MAX (1U << 20)
@@ -405,12 +406,6 @@ static void start_compare(struct job *job)
 }
 
 /* ---- WRITE SAME and UNMAP -------------------------------------------------------- */
-
-static bool is_zero(const uint8_t *bytes, size_t length)
-{
-	return length == 0 ||
-		(bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0);
-}
 
 static void same_step(struct job *job)
 {

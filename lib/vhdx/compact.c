@@ -9,6 +9,9 @@
 #include <errno.h>
 
 #include "util/checked.h"
+#include "util/zero.h"
+
+#define PIECE ((uint64_t)65536)
 
 struct compact {
 	struct vhdx *disk;
@@ -46,10 +49,12 @@ static int mark(void *private_data, uint64_t index, uint64_t block,
 	return 0;
 }
 
+/* Unused space may hold anything, and what is zero need not take any. */
 static int copy(struct compact *c, uint64_t from, uint64_t to, uint64_t length)
 {
 	uint64_t at = 0;
-	int ret = 0;
+	uint64_t i = 0;
+	int ret = store_zero(c->disk->store, to, length);
 
 	for (at = 0; ret == 0 && at < length; at += VHDX_MIB) {
 		ret = store_read(c->disk->store, c->bytes, VHDX_MIB,
@@ -58,9 +63,12 @@ static int copy(struct compact *c, uint64_t from, uint64_t to, uint64_t length)
 			/* The file's last MiB may be short; the rest is zero. */
 			ret = 0;
 		}
-		if (ret == 0) {
-			ret = store_write(c->disk->store, c->bytes, VHDX_MIB,
-					  to + at);
+		for (i = 0; ret == 0 && i < VHDX_MIB; i += PIECE) {
+			if (!is_zero(c->bytes + i, PIECE)) {
+				ret = store_write(c->disk->store,
+						  c->bytes + i, PIECE,
+						  to + at + i);
+			}
 		}
 	}
 	return ret;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "tool.h"
+#include "util/zero.h"
 
 #define YEAR_2000 946684800
 #define PIECE ((size_t)1 << 20)
@@ -170,12 +171,6 @@ static int clone_part(struct tool *tool, struct target *target,
 	target->cloned += length;
 	*_length = length;
 	return 0;
-}
-
-static bool is_zero(const uint8_t *bytes, size_t length)
-{
-	return length == 0 ||
-	       (bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0);
 }
 
 /*

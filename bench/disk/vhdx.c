@@ -1,0 +1,216 @@
+/*
+ * The VHDX engine, or the bare file under it, by requests of one size, some
+ * under way at a time:
+ *
+ *   bench-vhdx raw|vhdx FILE read|write|through SIZE DEPTH COUNT STEP LENGTH
+ *   bench-vhdx open FILE
+ *
+ * Request i is at i * STEP modulo LENGTH, as that of "qemu-img bench": a step
+ * that is no divisor goes everywhere once.  Prints nanoseconds.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <tevent.h>
+
+#include "store/store.h"
+#include "vhdx/vhdx.h"
+
+#define DEPTH_MAX 256
+
+struct slot {
+	struct run *run;
+	struct store_io io;
+	uint8_t *buffer;
+};
+
+struct run {
+	TALLOC_CTX *mem_ctx;
+	struct tevent_context *ev;
+	struct store *store;
+	struct vhdx *disk;	/* NULL: the bare file */
+	bool writes;
+	bool through;
+	size_t size;
+	uint64_t count, step, length;
+	uint64_t sent, done;
+	int error;
+	struct slot slots[DEPTH_MAX];
+};
+
+static uint64_t now(void)
+{
+	struct timespec ts = {};
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static void next(struct slot *slot);
+
+static void over(struct slot *slot, int result)
+{
+	struct run *run = slot->run;
+
+	run->done++;
+	if (result != 0 && run->error == 0) {
+		run->error = result;
+	}
+	next(slot);
+}
+
+static void on_io(struct store_io *io, int result)
+{
+	struct slot *slot = io->private_data;
+
+	if (result != 0 || !slot->run->through || io->op == STORE_FLUSH) {
+		over(slot, result);
+		return;
+	}
+	*io = (struct store_io) {
+		.op = STORE_FLUSH, .done = on_io, .private_data = slot,
+	};
+	store_submit(slot->run->store, io);
+}
+
+static void on_disk(struct tevent_req *req)
+{
+	struct slot *slot = tevent_req_callback_data_void(req);
+	int ret = slot->run->writes ? vhdx_write_recv(req)
+				    : vhdx_read_recv(req);
+
+	talloc_free(req);
+	over(slot, ret);
+}
+
+static void next(struct slot *slot)
+{
+	struct run *run = slot->run;
+	uint64_t at = run->sent * run->step % run->length;
+	struct tevent_req *req = NULL;
+
+	if (run->sent == run->count || run->error != 0) {
+		return;
+	}
+	run->sent++;
+	if (run->disk == NULL) {
+		slot->io = (struct store_io) {
+			.op = run->writes ? STORE_WRITE : STORE_READ,
+			.buffer = slot->buffer, .offset = at,
+			.length = run->size, .done = on_io,
+			.private_data = slot,
+		};
+		store_submit(run->store, &slot->io);
+		return;
+	}
+	req = run->writes
+		? vhdx_write_send(run->mem_ctx, run->ev, run->disk,
+				  slot->buffer, at, run->size,
+				  run->through)
+		: vhdx_read_send(run->mem_ctx, run->ev, run->disk,
+				 slot->buffer, at, run->size);
+	if (req == NULL) {
+		run->error = -ENOMEM;
+		return;
+	}
+	tevent_req_set_callback(req, on_disk, slot);
+}
+
+static int disk_open(struct run *run, const char *path, bool writable)
+{
+	char folder[4096] = "";
+	struct vhdx_chain_files files = { .ev = run->ev };
+	struct vhdx_open how = { .writable = writable };
+	const char *why = NULL;
+
+	snprintf(folder, sizeof(folder), "%s", path);
+	files.root_path = dirname(folder);
+	return vhdx_chain_open(run->mem_ctx, &vhdx_chain_files_ops, &files,
+			       run->store, path, &how, &run->disk, &why);
+}
+
+static int measure(struct run *run, unsigned depth)
+{
+	uint64_t begun = 0;
+	unsigned i = 0;
+
+	for (i = 0; i < depth; i++) {
+		run->slots[i].run = run;
+		run->slots[i].buffer = aligned_alloc(4096, run->size);
+		if (run->slots[i].buffer == NULL) {
+			return -ENOMEM;
+		}
+		memset(run->slots[i].buffer, 'h', run->size);
+	}
+	begun = now();
+	for (i = 0; i < depth; i++) {
+		next(&run->slots[i]);
+	}
+	while (run->done < run->sent) {
+		if (tevent_loop_once(run->ev) != 0) {
+			return -EIO;
+		}
+	}
+	printf("%llu\n", (unsigned long long)(now() - begun));
+	return run->error;
+}
+
+int main(int argc, char **argv)
+{
+	struct run *run = calloc(1, sizeof(*run));
+	bool opens = argc == 3 && strcmp(argv[1], "open") == 0;
+	unsigned depth = 0;
+	uint64_t begun = 0;
+	int ret = -EINVAL;
+
+	if (run == NULL || (!opens && argc != 9)) {
+		fprintf(stderr, "bench-vhdx raw|vhdx FILE read|write|through SIZE "
+			"DEPTH COUNT STEP LENGTH | open FILE\n");
+		return 2;
+	}
+	run->mem_ctx = talloc_new(NULL);
+	run->ev = tevent_context_init(run->mem_ctx);
+	begun = now();
+	if (!opens) {
+		run->through = strcmp(argv[3], "through") == 0;
+		run->writes = run->through || strcmp(argv[3], "write") == 0;
+		run->size = strtoul(argv[4], NULL, 10);
+		depth = (unsigned)strtoul(argv[5], NULL, 10);
+		run->count = strtoull(argv[6], NULL, 10);
+		run->step = strtoull(argv[7], NULL, 10);
+		run->length = strtoull(argv[8], NULL, 10);
+		if (run->size == 0 || depth == 0 || depth > DEPTH_MAX ||
+		    run->length == 0) {
+			fprintf(stderr, "bench-vhdx: a number is of no use\n");
+			return 2;
+		}
+	}
+	ret = file_store_open(run->mem_ctx, run->ev, AT_FDCWD, argv[2],
+			      run->writes ? FILE_STORE_WRITE : 0,
+			      &run->store);
+	if (ret == 0 && strcmp(argv[1], "raw") != 0) {
+		ret = disk_open(run, argv[2], run->writes);
+	}
+	if (ret == 0 && opens) {
+		printf("%llu\n", (unsigned long long)(now() - begun));
+	} else if (ret == 0) {
+		ret = measure(run, depth);
+	}
+	if (ret == 0 && run->disk != NULL) {
+		ret = vhdx_settle(run->disk, run->ev);
+		if (ret == 0) {
+			ret = vhdx_close(run->disk);
+		}
+	}
+	if (ret != 0) {
+		fprintf(stderr, "bench-vhdx: %s: %s\n", argv[2],
+			strerror(-ret));
+		return 1;
+	}
+	return 0;
+}

@@ -1,0 +1,201 @@
+"""The VHDX engine beside the bare file and beside QEMU: the same requests on
+images that qemu-img made, on one file system, in turns."""
+
+import os
+import re
+import shutil
+import subprocess
+
+from figures import Figure, in_pairs, median
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+SIZE = GIB
+FOLDER = '/srv/xfs/bench-disk'
+
+WORDS = {'cold': 'reads of the device', 'through': 'writes, each on disk',
+         'read': 'reads of the cache', 'write': 'writes to the cache'}
+
+BARE = {
+    'title': 'Reads and writes of a VHDX beside the bare file',
+    'explained': 'requests a second over those of the file itself',
+    'value': 'hvrs', 'yardstick': 'file',
+}
+QEMU = {
+    'title': 'Reads and writes of a VHDX beside QEMU',
+    'explained': 'requests a second over those of qemu-img bench',
+    'value': 'hvrs', 'yardstick': 'QEMU',
+}
+OPEN = {
+    'title': 'Open of a VHDX of 64 TiB',
+    'explained': 'time over the target',
+    'value': 'time', 'yardstick': 'target',
+}
+
+
+def run(*words):
+    return subprocess.run(words, stdout=subprocess.PIPE, check=True,
+                          text=True).stdout
+
+
+class Disks:
+    """Figures of the part, as a list; say(words) tells the progress."""
+
+    def __init__(self, say, program, rounds, part):
+        self.say, self.program, self.rounds = say, program, rounds
+        self.part = part  # of the requests: one in so many
+        self.figures = []
+
+    def path(self, name):
+        return os.path.join(FOLDER, name)
+
+    def make(self):
+        os.makedirs(FOLDER, exist_ok=True)
+        run('qemu-img', 'create', '-q', '-f', 'raw', self.path('raw'),
+            str(SIZE))
+        run('qemu-img', 'bench', '-f', 'raw', '-w', '--pattern=90', '-s',
+            str(MIB), '-c', str(SIZE // MIB), '-d', '4', '-t', 'writeback',
+            self.path('raw'))
+        for kind in ('fixed', 'dynamic'):
+            run('qemu-img', 'convert', '-f', 'raw', '-O', 'vhdx', '-o',
+                'subformat=' + kind, self.path('raw'),
+                self.path(kind + '.vhdx'))
+        # A disk that is written to is nobody's parent any more.
+        shutil.copyfile(self.path('dynamic.vhdx'), self.path('base.vhdx'))
+        below = 'base'
+        for depth in (1, 2, 3, 4):
+            name = 'child%d' % depth
+            run('hvrs-vhd', 'create', '--parent',
+                self.path(below + '.vhdx'), self.path(name + '.vhdx'))
+            below = name
+        for name in ('raw', 'fixed.vhdx', 'dynamic.vhdx', 'base.vhdx'):
+            with open(self.path(name), 'rb') as file:
+                while file.read(MIB):
+                    pass
+
+    def ours(self, engine, name, operation, size, depth, count, step):
+        self.quiet(operation)
+        if operation == 'cold':
+            self.forget()
+            operation = 'read'
+        return int(run(self.program, engine, self.path(name), operation,
+                       str(size), str(depth), str(count), str(step),
+                       str(SIZE)))
+
+    def qemu(self, name, operation, size, depth, count, step):
+        self.quiet(operation)
+        out = run('qemu-img', 'bench', '-f', 'vhdx', '-t', 'writeback',
+                  '-i', 'io_uring', '-c', str(count), '-d', str(depth),
+                  '-s', str(size), '-S', str(step),
+                  *(['-w'] if operation == 'write' else []),
+                  self.path(name))
+        return int(float(re.search(r'completed in ([\d.]+) s', out)[1]) *
+                   1e9)
+
+    @staticmethod
+    def quiet(operation):
+        """What was written before is not what is measured."""
+        if operation != 'read':
+            os.sync()
+
+    def forget(self):
+        """The page cache holds nothing of the files."""
+        for name in os.listdir(FOLDER):
+            with open(self.path(name), 'rb') as file:
+                os.posix_fadvise(file.fileno(), 0, 0,
+                                 os.POSIX_FADV_DONTNEED)
+
+    def figure(self, group, name, count, pairs, target):
+        ratios = in_pairs([theirs / ours for ours, theirs in pairs])
+        self.figures.append(Figure(
+            group, name, '/s', count / median([p[0] for p in pairs]) * 1e9,
+            count / median([p[1] for p in pairs]) * 1e9, ratios, target))
+
+    def in_turns(self, one, other):
+        pairs = []
+        for i in range(self.rounds):
+            if i % 2:
+                theirs = other()
+                pairs.append((one(), theirs))
+            else:
+                ours = one()
+                pairs.append((ours, other()))
+        return pairs
+
+    def requests(self):
+        for operation in ('cold', 'through', 'read', 'write'):
+            for pattern, size in (('sequential', MIB), ('random', 4 * KIB)):
+                for depth in (1, 32):
+                    count = 1024 if size == MIB else 20000
+                    if operation in ('cold', 'through'):
+                        count = 512 if size == MIB else 2000
+                    if operation == 'through' and depth == 1:
+                        count //= 4
+                    count //= self.part
+                    # A prime number of requests on: everywhere once.
+                    step = size if size == MIB else 100003 * size
+                    yield operation, pattern, size, depth, count, step
+
+    def allocated(self):
+        for kind, target in (('fixed', 0.95), ('dynamic', 0.95),
+                             ('child1', None), ('child4', None)):
+            for request in self.requests():
+                operation, pattern, size, depth, count, step = request
+                if kind.startswith('child') and operation in ('write',
+                                                              'through'):
+                    continue
+                name = '%s, %s %s, %s KiB, %d under way' % (
+                    kind, pattern, WORDS[operation], size // KIB, depth)
+                self.say(name)
+                what = (operation, size, depth, count, step)
+                file = kind + '.vhdx'
+                self.figure(BARE, name, count, self.in_turns(
+                    lambda: self.ours('vhdx', file, *what),
+                    lambda: self.ours('raw', 'raw', *what)),
+                    ('>=', target) if target else None)
+                if operation in ('read', 'write') and \
+                        not kind.startswith('child'):
+                    self.figure(QEMU, name, count, self.in_turns(
+                        lambda: self.ours('vhdx', file, *what),
+                        lambda: self.qemu(file, *what)), None)
+
+    def fresh(self, made):
+        shutil.copyfile(self.path('empty.vhdx'), self.path(made))
+        return made
+
+    def allocating(self):
+        run('qemu-img', 'create', '-q', '-f', 'vhdx', '-o',
+            'subformat=dynamic,block_size=%d' % MIB,
+            self.path('empty.vhdx'), str(SIZE))
+        for size, count in ((MIB, 256), (4 * KIB, 256)):
+            for depth in (1, 32):
+                name = 'allocating, %d KiB, %d under way' % (
+                    size // KIB, depth)
+                self.say(name)
+                # Each request in a block that has no space yet.
+                step = MIB if size == MIB else 101 * MIB
+                what = ('write', size, depth, count, step)
+                self.figure(QEMU, name, count, self.in_turns(
+                    lambda: self.ours('vhdx', self.fresh('a.vhdx'), *what),
+                    lambda: self.qemu(self.fresh('b.vhdx'), *what)),
+                    ('>=', 2))
+
+    def opening(self):
+        self.say('open of 64 TiB')
+        run('hvrs-vhd', 'create', '--size', '64T', self.path('large.vhdx'))
+        times = [int(run(self.program, 'open', self.path('large.vhdx'))) /
+                 1e9 for _ in range(5)]
+        self.figures.append(Figure(OPEN, 'open', 's', median(times), 0.1,
+                                   [time / 0.1 for time in times],
+                                   ('<=', 1)))
+
+    def measure(self):
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        try:
+            self.make()
+            self.allocated()
+            self.allocating()
+            self.opening()
+        finally:
+            shutil.rmtree(FOLDER, ignore_errors=True)
+        groups = [figure.group for figure in self.figures]
+        return sorted(self.figures, key=lambda f: groups.index(f.group))
