@@ -452,6 +452,12 @@ static int reserve(int fd, const struct log *log, uint64_t end)
 		return 0;
 	}
 	ret = write_zeros(fd, log->reserved - log->base, to - log->reserved);
+	if (ret == -ENOSPC || ret == -EDQUOT) {
+		/* The last that there is. */
+		to = end;
+		ret = write_zeros(fd, log->reserved - log->base,
+				  to - log->reserved);
+	}
 	if (ret == 0) {
 		STORE(&current_log()->reserved, to);
 	}

@@ -348,6 +348,41 @@ class Handles(handles.Case):
         file = client.reconnect(file)
         self.assertEqual(OK, file.lock(1, 1, unlock=True))
 
+    def test_many_want_one_handle_at_once(self):
+        """One of them gets it, whatever ended before."""
+        for way in ('kill_child', 'kill_all', 'lose_connection'):
+            client = self.client()
+            file = client.open(self.name(way), R | H | W, sharing=0)
+            file.write(0, b'mine')
+            self.assertEqual(OK, file.lock(0, 4))
+            self.lose(way, client)
+            users = ['hvrs'] * 5 + ['other', 'hvrsadmin']
+            # Not one client: smbd would give them one process.
+            trees = [(user, self.server.connect('vm', user))
+                     for user in users]
+            client.connect()
+            start, seen = threading.Barrier(len(trees) + 1), []
+
+            def want(user, tree):
+                start.wait()
+                mid = Client.reconnect_send(stub(tree), file)
+                seen.append((user, tree.connection.wait(mid).status))
+            threads = [threading.Thread(target=want, args=pair)
+                       for pair in trees]
+            for thread in threads:
+                thread.start()
+            start.wait()
+            file = client.reconnect(file)
+            for thread in threads:
+                thread.join()
+            # The lease is the client's whose GUID it was opened with.
+            self.assertEqual({NAME_NOT_FOUND}, {s for _, s in seen}, way)
+            self.assertEqual(b'mine', file.read(0, 4))
+            self.assertEqual(OK, file.lock(0, 4, unlock=True))
+            file.close()
+            for _, tree in trees:
+                tree.connection.close()
+
     # ---- the time is over -------------------------------------------------------
 
     def test_time_is_over(self):
@@ -467,6 +502,13 @@ class Handles(handles.Case):
             self.fail('the share was connected')
         self.assertEqual(1, len(set(line.split('hvrs:', 1)[1] for line in
                                     self.server.lines('strict sync = no'))))
+
+
+def stub(tree):
+    """A client that has nothing but a connection."""
+    client = Client.__new__(Client)
+    client.tree = tree
+    return client
 
 
 class Contended(handles.Case):
