@@ -21,13 +21,41 @@
 #define SWEEP_MS 5000
 #define KEEPER_MS 1000
 
-struct sweep {
-	struct server_id owner;	/* who was looked for last */
+struct owner {
+	struct server_id id;
 	bool lives;
+};
+
+struct sweep {
+	struct owner *owners;	/* those that were looked for */
+	size_t owner_count;
 	uint64_t *ids;
 	size_t count;
 	uint64_t now;
 };
+
+/* Looking takes a few system calls, and handles come in no order. */
+static bool owner_lives(struct sweep *sweep, const struct server_id *id)
+{
+	struct owner *owner = NULL;
+	size_t i = 0;
+
+	for (i = 0; i < sweep->owner_count; i++) {
+		if (server_id_equal(&sweep->owners[i].id, id)) {
+			return sweep->owners[i].lives;
+		}
+	}
+	owner = talloc_realloc(talloc_tos(), sweep->owners, struct owner,
+			       sweep->owner_count + 1);
+	if (owner == NULL) {
+		return true;
+	}
+	sweep->owners = owner;
+	owner += sweep->owner_count++;
+	owner->id = *id;
+	owner->lives = serverid_exists(&owner->id);
+	return owner->lives;
+}
 
 /* Marks since when an owner that died is awaited; collects the expired. */
 static bool sweep_fn(struct state_handle *h, void *private_data)
@@ -35,11 +63,7 @@ static bool sweep_fn(struct state_handle *h, void *private_data)
 	struct sweep *sweep = private_data;
 	uint64_t *grown = NULL;
 
-	if (h->connected && !server_id_equal(&h->owner, &sweep->owner)) {
-		sweep->owner = h->owner;
-		sweep->lives = serverid_exists(&h->owner);
-	}
-	if ((h->connected && sweep->lives) ||
+	if ((h->connected && owner_lives(sweep, &h->owner)) ||
 	    (h->record.waiting_since_ms != 0 &&
 	     !handle_expired(&h->record, sweep->now))) {
 		return true;
@@ -71,6 +95,7 @@ void hvrs_handles_sweep(void)
 		TALLOC_FREE(h);
 	}
 	TALLOC_FREE(sweep.ids);
+	TALLOC_FREE(sweep.owners);
 }
 
 /* "hvrsctl handles close": a file with the name of the handle asks for it. */
