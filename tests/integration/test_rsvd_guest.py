@@ -62,7 +62,8 @@ class Guest(rsvd.Case):
             try:
                 lab.run('fio', '--name=t', '--directory=' + mount,
                         '--size=48m', '--rw=randwrite', '--bs=4k-64k',
-                        '--verify=crc32c', '--do_verify=1', '--fsync=64',
+                        '--verify=crc32c', '--do_verify=1',
+                        '--verify_state_save=0', '--fsync=64',
                         '--ioengine=psync')
                 os.unlink(mount + '/t.0.0')
                 lab.run('cp', '-r', '/usr/share/python3', mount)
