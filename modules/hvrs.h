@@ -194,7 +194,10 @@ NTSTATUS hvrs_resilient(struct hvrs_call *call);
 NTSTATUS hvrs_offload_read(struct hvrs_call *call);
 NTSTATUS hvrs_offload_write(struct hvrs_call *call);
 
-/* A leased file may be clones away from being open for writing. */
+/*
+ * An open for writing that waits for a lease of ours (hvrs_offload_lease.c) is
+ * tried again for some milliseconds before smbd waits for a second.
+ */
 int hvrs_openat(struct vfs_handle_struct *handle,
 		const struct files_struct *dirfsp,
 		const struct smb_filename *smb_fname,

@@ -162,40 +162,31 @@ static void watch_index(void)
 	seen_turn = turn;
 }
 
-static void sweep(void)
+/* private_data: after how many milliseconds again. */
+static void sweep_timer(struct tevent_context *ev, struct tevent_timer *te,
+			struct timeval now, void *private_data)
 {
+	const uint32_t *interval_ms = private_data;
+
+	(void)te;
+	(void)now;
+	watch_index();
 	if (state_log_turn(state_handles_now(), SWEEP_MS / 2)) {
 		hvrs_handles_sweep();
 		sweep_requests();
 		state_handles_compact();
 	}
+	tevent_add_timer(ev, ev, timeval_current_ofs_msec(*interval_ms),
+			 sweep_timer, private_data);
 }
 
-static void sweep_timer(struct tevent_context *ev, struct tevent_timer *te,
-			struct timeval now, void *private_data)
+static void sweep_often(struct tevent_context *ev, uint32_t *interval_ms)
 {
-	(void)te;
-	(void)now;
-	(void)private_data;
-	watch_index();
-	sweep();
-	tevent_add_timer(ev, ev, timeval_current_ofs_msec(SWEEP_MS),
-			 sweep_timer, NULL);
+	tevent_add_timer(ev, ev, timeval_current_ofs_msec(100), sweep_timer,
+			 interval_ms);
 }
 
 /* ---- the keeper --------------------------------------------------------------------- */
-
-static void keeper_timer(struct tevent_context *ev, struct tevent_timer *te,
-			 struct timeval now, void *private_data)
-{
-	(void)te;
-	(void)now;
-	(void)private_data;
-	watch_index();
-	sweep();
-	tevent_add_timer(ev, ev, timeval_current_ofs_msec(KEEPER_MS),
-			 keeper_timer, NULL);
-}
 
 /* The client shall see it when the process that serves it is gone. */
 static void close_connections(void)
@@ -221,6 +212,7 @@ static void close_connections(void)
 /* Never returns; ends with smbd, which its event context watches. */
 static void keeper(void)
 {
+	static uint32_t interval_ms = KEEPER_MS;
 	struct tevent_context *ev = global_event_context();
 	NTSTATUS status = NT_STATUS_OK;
 
@@ -231,8 +223,7 @@ static void keeper(void)
 	close_connections();
 	process_set_title("smbd-hvrs", "hvrs keeper");
 	reopen_logs();
-	tevent_add_timer(ev, ev, timeval_current_ofs_msec(100), keeper_timer,
-			 NULL);
+	sweep_often(ev, &interval_ms);
 	while (true) {
 		TALLOC_CTX *frame = talloc_stackframe();
 
@@ -293,11 +284,10 @@ static void keeper_start(void)
 
 void hvrs_handles_sweep_start(void)
 {
-	struct tevent_context *ev = global_event_context();
+	static uint32_t interval_ms = SWEEP_MS;
 
 	keeper_start();
 	/* What was asked for while nobody was there. */
 	sweep_requests();
-	tevent_add_timer(ev, ev, timeval_current_ofs_msec(100), sweep_timer,
-			 NULL);
+	sweep_often(global_event_context(), &interval_ms);
 }

@@ -126,7 +126,6 @@ bool hvrs_lease_is_whole(int fd, uint64_t size);
 /* Waits for the clone of a broken lease.  0, EKEYREJECTED or ECANCELED. */
 int hvrs_lease_wait(int pin, const bool *stop);
 
-
 /* ---- the copy (hvrs_offload_copy.c) ------------------------------------------ */
 
 struct hvrs_copy {

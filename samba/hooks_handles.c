@@ -474,28 +474,33 @@ struct previous {
 	uint32_t all_ms;
 };
 
+static void previous_wait(struct tevent_req *req);
+
+/*
+ * The core refuses the login where the process that has the session hears no
+ * message any more, but has not ended yet.
+ */
 static void previous_done(struct tevent_req *subreq)
 {
 	struct tevent_req *req = tevent_req_callback_data(subreq,
 							  struct tevent_req);
+	struct previous *state = tevent_req_data(req, struct previous);
 	NTSTATUS status = tevent_req_simple_recv_ntstatus(subreq);
 
 	TALLOC_FREE(subreq);
-	if (!tevent_req_nterror(req, status)) {
+	if (NT_STATUS_EQUAL(status, NT_STATUS_OBJECT_NAME_NOT_FOUND) &&
+	    state->all_ms < WAIT_IN_ALL_MS) {
+		previous_wait(req);
+	} else if (!tevent_req_nterror(req, status)) {
 		tevent_req_done(req);
 	}
 }
 
-static void previous_wait(struct tevent_req *req);
-
-static void previous_woken(struct tevent_req *subreq)
+static void previous_go(struct tevent_req *req)
 {
-	struct tevent_req *req = tevent_req_callback_data(subreq,
-							  struct tevent_req);
 	struct previous *state = tevent_req_data(req, struct previous);
+	struct tevent_req *subreq = NULL;
 
-	tevent_wakeup_recv(subreq);
-	TALLOC_FREE(subreq);
 	if (state->all_ms < WAIT_IN_ALL_MS &&
 	    client->session(state->xconn, state->session_info)) {
 		previous_wait(req);
@@ -507,6 +512,16 @@ static void previous_woken(struct tevent_req *subreq)
 	if (!tevent_req_nomem(subreq, req)) {
 		tevent_req_set_callback(subreq, previous_done, req);
 	}
+}
+
+static void previous_woken(struct tevent_req *subreq)
+{
+	struct tevent_req *req = tevent_req_callback_data(subreq,
+							  struct tevent_req);
+
+	tevent_wakeup_recv(subreq);
+	TALLOC_FREE(subreq);
+	previous_go(req);
 }
 
 static void previous_wait(struct tevent_req *req)
@@ -531,8 +546,7 @@ static struct tevent_req *hooked_close_previous(
 	struct tevent_req *req = NULL;
 	struct previous *state = NULL;
 
-	if (client == NULL || session_info == NULL ||
-	    !client->session(xconn, session_info)) {
+	if (client == NULL || session_info == NULL) {
 		return core_close_previous(mem_ctx, ev, xconn, session_info,
 					   previous, current);
 	}
@@ -544,7 +558,7 @@ static struct tevent_req *hooked_close_previous(
 		.ev = ev, .xconn = xconn, .session_info = session_info,
 		.previous = previous, .current = current,
 	};
-	previous_wait(req);
+	previous_go(req);
 	return tevent_req_is_in_progress(req) ? req :
 		tevent_req_post(req, ev);
 }

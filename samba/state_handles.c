@@ -3,7 +3,7 @@
  * which one is looked for.  Every change is made under one key that is locked
  * first, so that the order of the others does not matter.
  */
-#include "state_handles.h"
+#include "state_handles_priv.h"
 #include "state_place.h"
 #include "step.h"
 
@@ -24,7 +24,6 @@
 #define HEAD_SIZE 60
 #define FILE_KEY_SIZE 24
 #define CLIENT_IDS 16
-#define CURE_MS 1000
 #define HEAD_CONNECTED 0x1
 #define HEAD_LEAVING 0x2
 
@@ -417,7 +416,7 @@ static bool same_keys(const struct state_handle *a,
 		guid_equal(&a->record.create_guid, &b->record.create_guid);
 }
 
-static bool index_put(const struct state_handle *h)
+bool state_handles_index_put(const struct state_handle *h)
 {
 	struct state_handle *old = state_handles_fetch(talloc_tos(),
 						       h->record.id);
@@ -442,34 +441,6 @@ static bool index_put(const struct state_handle *h)
 	TALLOC_FREE(old);
 	TALLOC_FREE(bytes);
 	return NT_STATUS_IS_OK(status);
-}
-
-static int log_put(const struct handle_record *r,
-		   struct state_log_point *_point)
-{
-	struct handle_frame frame = {
-		.kind = HANDLE_FRAME_PUT, .revision = r->revision,
-		.id = r->id,
-	};
-	size_t size = handle_record_encode(r, NULL, 0);
-	uint8_t *bytes = NULL;
-	int ret = 0;
-
-	if (size == 0) {
-		return -E2BIG;
-	}
-	bytes = talloc_array(talloc_tos(), uint8_t, size);
-	if (bytes == NULL) {
-		return -ENOMEM;
-	}
-	handle_record_encode(r, bytes, size);
-	frame.payload.data = bytes;
-	frame.payload.length = size;
-	become_root();
-	ret = state_log_append(&frame, _point);
-	unbecome_root();
-	TALLOC_FREE(bytes);
-	return ret;
 }
 
 struct traverse {
@@ -504,87 +475,6 @@ void state_handles_traverse(bool (*fn)(struct state_handle *h, void *data),
 	}
 }
 
-/* ---- the log anew --------------------------------------------------------------- */
-
-static size_t frame_append(uint8_t *out, const struct handle_record *r)
-{
-	struct handle_frame frame = {
-		.kind = HANDLE_FRAME_PUT, .revision = r->revision,
-		.id = r->id,
-	};
-	size_t size = handle_record_encode(r, NULL, 0);
-	uint8_t *bytes = NULL;
-
-	if (out == NULL || size == 0) {
-		return size == 0 ? 0 : handle_frame_size(size);
-	}
-	bytes = talloc_array(talloc_tos(), uint8_t, size);
-	if (bytes == NULL) {
-		return 0;
-	}
-	handle_record_encode(r, bytes, size);
-	frame.payload.data = bytes;
-	frame.payload.length = size;
-	handle_frame_encode(&frame, out);
-	TALLOC_FREE(bytes);
-	return handle_frame_size(size);
-}
-
-struct compact {
-	uint8_t *out;
-	size_t length;
-	bool failed;
-};
-
-static bool compact_one(struct state_handle *h, void *private_data)
-{
-	struct compact *compact = private_data;
-	size_t need = frame_append(NULL, &h->record);
-	uint8_t *grown = talloc_realloc(NULL, compact->out, uint8_t,
-					compact->length + need);
-
-	if (grown == NULL) {
-		compact->failed = true;
-		return false;
-	}
-	compact->out = grown;
-	compact->length += frame_append(grown + compact->length, &h->record);
-	return true;
-}
-
-/* The log from the index; the caller has locked the index. */
-static int compact_log(void)
-{
-	struct compact compact = {};
-	int ret = 0;
-
-	state_handles_traverse(compact_one, &compact);
-	ret = compact.failed ? -ENOMEM :
-		state_log_rewrite(compact.out, compact.length);
-	TALLOC_FREE(compact.out);
-	return ret;
-}
-
-/* After an error of the disk, when it is well again; the index is locked. */
-static void cure_log(void)
-{
-	int ret = 0;
-
-	if (!state_log_cure_turn(state_handles_now(), CURE_MS)) {
-		return;
-	}
-	become_root();
-	ret = compact_log();
-	unbecome_root();
-	if (ret == 0) {
-		DBG_ERR("hvrs: %s/handles.log is written anew: clients get "
-			"persistent and resilient handles again\n", store);
-	} else {
-		DBG_NOTICE("hvrs: %s/handles.log still cannot be written: "
-			   "%s\n", store, strerror(-ret));
-	}
-}
-
 int state_handles_store(struct state_handle *h,
 			struct state_log_point *_point)
 {
@@ -607,11 +497,11 @@ int state_handles_store(struct state_handle *h,
 	}
 	TALLOC_FREE(old);
 	h->record.revision++;
-	cure_log();
+	state_handles_log_cure(store);
 	step("append");
-	ret = log_put(&h->record, _point);
+	ret = state_handles_log_put(&h->record, _point);
 	step("appended");
-	if (ret == 0 && !index_put(h)) {
+	if (ret == 0 && !state_handles_index_put(h)) {
 		ret = -EIO;
 	}
 	step("indexed");
@@ -626,7 +516,7 @@ void state_handles_store_index(const struct state_handle *h)
 	if (index_db != NULL) {
 		lock = index_lock(talloc_tos());
 		if (lock != NULL) {
-			index_put(h);
+			state_handles_index_put(h);
 		}
 		TALLOC_FREE(lock);
 	}
@@ -646,7 +536,7 @@ void state_handles_leave(uint64_t id, const struct server_id *owner)
 	if (lock != NULL && h != NULL && h->connected &&
 	    server_id_equal(&h->owner, owner)) {
 		h->leaving = true;
-		index_put(h);
+		state_handles_index_put(h);
 	}
 	TALLOC_FREE(h);
 	TALLOC_FREE(lock);
@@ -703,7 +593,7 @@ bool state_handles_claim(uint64_t id, const struct server_id *me)
 	    !handle_expired(&h->record, state_handles_now()) &&
 	    (h->claimer.pid == 0 || !serverid_exists(&h->claimer))) {
 		h->claimer = *me;
-		mine = index_put(h);
+		mine = state_handles_index_put(h);
 	}
 	TALLOC_FREE(h);
 	TALLOC_FREE(lock);
@@ -760,8 +650,8 @@ static bool move_one(const struct state_places *places, uint64_t id)
 		dbwrap_delete(index_db, key_data(&key));
 		h->record.device = device;
 		h->record.revision++;
-		log_put(&h->record, &point);
-		index_put(h);
+		state_handles_log_put(&h->record, &point);
+		state_handles_index_put(h);
 	}
 	TALLOC_FREE(h);
 	return moved;
@@ -822,25 +712,6 @@ bool state_handles_synced(void)
 
 /* ---- after smbd was gone ---------------------------------------------------------- */
 
-/* A handle from the log waits from now on, or since it was seen to. */
-static bool restore_one(struct handle_bytes payload, uint64_t now)
-{
-	struct state_handle h = {};
-	const char *why = NULL;
-	int ret = handle_record_decode(payload.data, payload.length,
-				       &h.record, &why);
-
-	if (ret != 0) {
-		DBG_ERR("hvrs: a handle in the log is refused: %s\n", why);
-		return false;
-	}
-	if (h.record.waiting_since_ms == 0 ||
-	    h.record.waiting_since_ms > now) {
-		h.record.waiting_since_ms = now;
-	}
-	return index_put(&h);
-}
-
 /* Nobody appends meanwhile: all do it with the index locked. */
 void state_handles_compact(void)
 {
@@ -853,11 +724,11 @@ void state_handles_compact(void)
 	}
 	lock = index_lock(talloc_tos());
 	if (lock != NULL) {
-		cure_log();
+		state_handles_log_cure(store);
 	}
 	if (lock != NULL && state_log_is_long()) {
 		become_root();
-		ret = compact_log();
+		ret = state_handles_log_rewrite();
 		unbecome_root();
 	}
 	TALLOC_FREE(lock);
@@ -865,61 +736,6 @@ void state_handles_compact(void)
 		DBG_ERR("hvrs: %s/handles.log cannot be written anew: %s\n",
 			store, strerror(-ret));
 	}
-}
-
-static bool restore(const char *directory)
-{
-	struct handle_replay *replay = NULL;
-	struct handle_replay_counts counts = {};
-	struct handle_bytes payload = {};
-	uint64_t now = state_handles_now();
-	uint64_t id = 0;
-	uint8_t *log = NULL;
-	size_t length = 0;
-	size_t refused = 0;
-	size_t i = 0;
-	int ret = state_log_read(talloc_tos(), &log, &length);
-
-	if (ret == -EINVAL) {
-		DBG_ERR("hvrs: %s/handles.log is no log of handles; it was "
-			"set aside, and no client gets a handle back that was "
-			"in it\n", directory);
-		ret = 0;
-	}
-	if (ret == 0 && length > 0) {
-		ret = handle_replay(talloc_tos(), log, length, &replay);
-	}
-	if (ret != 0) {
-		DBG_ERR("hvrs: %s/handles.log cannot be read: %s. Clients get "
-			"no persistent and no resilient handles\n", directory,
-			ret == -ENOTSUP ? "it is of another version of hvrs" :
-			strerror(-ret));
-		TALLOC_FREE(log);
-		return false;
-	}
-	if (replay != NULL) {
-		handle_replay_counts(replay, &counts);
-		for (i = 0; handle_replay_get(replay, i, &id, &payload); i++) {
-			if (!restore_one(payload, now)) {
-				refused++;
-			}
-		}
-	}
-	if (counts.refused + refused > 0 || counts.holes > 0) {
-		DBG_ERR("hvrs: %s/handles.log is damaged: %zu handles are "
-			"refused, %zu are kept\n", directory,
-			counts.refused + refused, counts.live - refused);
-	}
-	TALLOC_FREE(replay);
-	TALLOC_FREE(log);
-	ret = compact_log();
-	if (ret != 0) {
-		DBG_ERR("hvrs: %s/handles.log cannot be written: %s. Clients "
-			"get no persistent and no resilient handles\n",
-			directory, strerror(-ret));
-		state_log_disable();
-	}
-	return true;
 }
 
 static bool index_open(const char *directory)
@@ -956,7 +772,7 @@ static bool index_open(const char *directory)
 		}
 	} else if (ok && lock != NULL) {
 		state_log_disable();
-		ok = restore(directory);
+		ok = state_handles_log_restore(directory);
 		if (ok) {
 			dbwrap_store(index_db, key_data(&mark),
 				     make_tdb_data(&one, 1), 0);

@@ -63,19 +63,9 @@ class Client:
         self.connect()
 
     def connect(self):
-        """As clients do: a stock smbd whose peer with the previous session is
-        about to end, and hears no message any more, refuses the login."""
-        for left in reversed(range(20)):
-            connection = smb2.Connection(self.server.port, guid=self.guid)
-            try:
-                session = smb2.Session(connection, self.user, self.user,
-                                       self.previous)
-                break
-            except StatusError as error:
-                connection.close()
-                if error.status != smb2.NAME_NOT_FOUND or left == 0:
-                    raise
-                time.sleep(0.05)
+        connection = smb2.Connection(self.server.port, guid=self.guid)
+        session = smb2.Session(connection, self.user, self.user,
+                               self.previous)
         self.previous = session.id
         self.tree = smb2.Tree(session, self.share)
 

@@ -3,6 +3,7 @@ of them, and an orderly restart; nobody else gets in meanwhile."""
 
 import os
 import random
+import signal
 import struct
 import threading
 import time
@@ -365,7 +366,7 @@ class Handles(handles.Case):
 
             def want(user, tree):
                 start.wait()
-                mid = Client.reconnect_send(stub(tree), file)
+                mid = Client.reconnect_send(holder(tree), file)
                 seen.append((user, tree.connection.wait(mid).status))
             threads = [threading.Thread(target=want, args=pair)
                        for pair in trees]
@@ -382,6 +383,24 @@ class Handles(handles.Case):
             file.close()
             for _, tree in trees:
                 tree.connection.close()
+
+    def test_login_with_the_session_of_a_zombie(self):
+        """Its process is dead, but smbd has not heard of it yet."""
+        client = self.client()
+        pid = handles.child_of(self.server, client.tree)
+        connection = smb2.Connection(self.server.port)
+        self.addCleanup(connection.close)
+        main = self.server.process.pid
+        os.kill(main, signal.SIGSTOP)
+        heard = threading.Timer(0.5, os.kill, (main, signal.SIGCONT))
+        heard.start()
+        try:
+            lab.kill(pid)
+            while lab.state(pid) not in 'ZX':
+                time.sleep(0.001)
+            smb2.Session(connection, 'hvrs', 'hvrs', client.previous)
+        finally:
+            heard.join()
 
     # ---- the time is over -------------------------------------------------------
 
@@ -504,8 +523,8 @@ class Handles(handles.Case):
                                     self.server.lines('strict sync = no'))))
 
 
-def stub(tree):
-    """A client that has nothing but a connection."""
+def holder(tree):
+    """A client of a connection that is there already."""
     client = Client.__new__(Client)
     client.tree = tree
     return client

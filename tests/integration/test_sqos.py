@@ -671,14 +671,14 @@ class Outlives(handles.Case):
         self.ask(file, PROBE, uuid.uuid4(), limit=321)
         self.server.kill()
         client.drop()
-        with open(self.server.config) as config:
-            text = config.read()
-        self.assertIn('hvrs:storage qos = yes', text)
-        with open(self.server.config, 'w') as config:
-            config.write(text.replace('hvrs:storage qos = yes', ''))
+        self.server.shares = dict(self.server.shares,
+                                  vm=['vfs objects = hvrs'])
         self.server.start()
         client.connect()
-        client.reconnect(file).close()
+        again = client.reconnect(file)
+        status, _ = again.fsctl(CONTROL, request(STATUS), 4096)
+        self.assertEqual(INVALID_DEVICE_REQUEST, status)
+        again.close()
 
 
 if __name__ == '__main__':

@@ -279,6 +279,45 @@ static void test_the_first_write_may_come_after_a_resize(void **state)
 	assert_int_equal(vhdx_close(disk), 0);
 }
 
+/* What moves keeps its holes, also where something else has been before. */
+static void test_compacting_keeps_holes(void **state)
+{
+	struct fixture *f = *state;
+	struct model *m = model_new(f->mem_ctx, 16 * MIB);
+	struct vhdx_block block = {};
+	struct vhdx *disk = NULL;
+	uint8_t *old = talloc_size(f->mem_ctx, MIB);
+	uint64_t used = 0;
+	uint64_t size = 0;
+
+	create(f, VHDX_DYNAMIC, 16 * MIB, 1 * MIB, 512);
+	disk = model_open(f->mem_ctx, f->ms, true);
+	model_put(m, disk, f->ev, 0, MIB, 1);
+	model_put(m, disk, f->ev, 5 * MIB + 4096, 4096, 2);
+	assert_int_equal(vhdx_flush(disk, f->ev), 0);
+	assert_int_equal(vhdx_block_get(disk, 0, &block), 0);
+	assert_int_equal(vhdx_unmap(disk, f->ev, 0, MIB), 0);
+	model_write(m, 0, MIB, 0);
+	assert_int_equal(vhdx_settle(disk, f->ev), 0);
+	used = mem_store_bytes_used(f->ms);
+	/* Unused space may hold anything. */
+	memset(old, 0xEE, MIB);
+	assert_int_equal(store_write(mem_store_get(f->ms), old, MIB,
+				     block.file_offset), 0);
+	assert_int_equal(store_size(mem_store_get(f->ms), &size), 0);
+	assert_int_equal(vhdx_compact(disk, NULL, NULL), 0);
+	model_compare(m, disk, f->ev);
+	assert_int_equal(vhdx_close(disk), 0);
+	/* The log has taken a little. */
+	assert_true(mem_store_bytes_used(f->ms) < used + MIB / 2);
+	disk = model_open(f->mem_ctx, f->ms, false);
+	model_compare(m, disk, f->ev);
+	assert_int_equal(vhdx_block_get(disk, 5, &block), 0);
+	assert_int_equal(vhdx_close(disk), 0);
+	assert_int_equal(store_size(mem_store_get(f->ms), &used), 0);
+	assert_int_equal(used, size - MIB);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -295,6 +334,7 @@ int main(void)
 		T(test_a_failed_flush_is_never_followed_by_a_good_one),
 		T(test_a_failed_commit_stays_failed),
 		T(test_the_first_write_may_come_after_a_resize),
+		T(test_compacting_keeps_holes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,194 @@
+/*
+ * The index and the log (state_log.c): records that go into it, a new one
+ * from all that the index has, and an index from what it holds.
+ */
+#include "state_handles_priv.h"
+
+#define CURE_MS 1000
+
+/* ---- one record --------------------------------------------------------------- */
+
+int state_handles_log_put(const struct handle_record *r,
+			  struct state_log_point *_point)
+{
+	struct handle_frame frame = {
+		.kind = HANDLE_FRAME_PUT, .revision = r->revision,
+		.id = r->id,
+	};
+	size_t size = handle_record_encode(r, NULL, 0);
+	uint8_t *bytes = NULL;
+	int ret = 0;
+
+	if (size == 0) {
+		return -E2BIG;
+	}
+	bytes = talloc_array(talloc_tos(), uint8_t, size);
+	if (bytes == NULL) {
+		return -ENOMEM;
+	}
+	handle_record_encode(r, bytes, size);
+	frame.payload.data = bytes;
+	frame.payload.length = size;
+	become_root();
+	ret = state_log_append(&frame, _point);
+	unbecome_root();
+	TALLOC_FREE(bytes);
+	return ret;
+}
+
+/* ---- the log anew --------------------------------------------------------------- */
+
+static size_t frame_append(uint8_t *out, const struct handle_record *r)
+{
+	struct handle_frame frame = {
+		.kind = HANDLE_FRAME_PUT, .revision = r->revision,
+		.id = r->id,
+	};
+	size_t size = handle_record_encode(r, NULL, 0);
+	uint8_t *bytes = NULL;
+
+	if (out == NULL || size == 0) {
+		return size == 0 ? 0 : handle_frame_size(size);
+	}
+	bytes = talloc_array(talloc_tos(), uint8_t, size);
+	if (bytes == NULL) {
+		return 0;
+	}
+	handle_record_encode(r, bytes, size);
+	frame.payload.data = bytes;
+	frame.payload.length = size;
+	handle_frame_encode(&frame, out);
+	TALLOC_FREE(bytes);
+	return handle_frame_size(size);
+}
+
+struct compact {
+	uint8_t *out;
+	size_t length;
+	bool failed;
+};
+
+static bool compact_one(struct state_handle *h, void *private_data)
+{
+	struct compact *compact = private_data;
+	size_t need = frame_append(NULL, &h->record);
+	uint8_t *grown = talloc_realloc(NULL, compact->out, uint8_t,
+					compact->length + need);
+
+	if (grown == NULL) {
+		compact->failed = true;
+		return false;
+	}
+	compact->out = grown;
+	compact->length += frame_append(grown + compact->length, &h->record);
+	return true;
+}
+
+/* The log from the index; the caller has locked the index. */
+int state_handles_log_rewrite(void)
+{
+	struct compact compact = {};
+	int ret = 0;
+
+	state_handles_traverse(compact_one, &compact);
+	ret = compact.failed ? -ENOMEM :
+		state_log_rewrite(compact.out, compact.length);
+	TALLOC_FREE(compact.out);
+	return ret;
+}
+
+/* After an error of the disk, when it is well again; the index is locked. */
+void state_handles_log_cure(const char *directory)
+{
+	int ret = 0;
+
+	if (!state_log_cure_turn(state_handles_now(), CURE_MS)) {
+		return;
+	}
+	become_root();
+	ret = state_handles_log_rewrite();
+	unbecome_root();
+	if (ret == 0) {
+		DBG_ERR("hvrs: %s/handles.log is written anew: clients get "
+			"persistent and resilient handles again\n", directory);
+	} else {
+		DBG_NOTICE("hvrs: %s/handles.log still cannot be written: "
+			   "%s\n", directory, strerror(-ret));
+	}
+}
+
+/* ---- after smbd was gone ---------------------------------------------------------- */
+
+/* A handle from the log waits from now on, or since it was seen to. */
+static bool restore_one(struct handle_bytes payload, uint64_t now)
+{
+	struct state_handle h = {};
+	const char *why = NULL;
+	int ret = handle_record_decode(payload.data, payload.length,
+				       &h.record, &why);
+
+	if (ret != 0) {
+		DBG_ERR("hvrs: a handle in the log is refused: %s\n", why);
+		return false;
+	}
+	if (h.record.waiting_since_ms == 0 ||
+	    h.record.waiting_since_ms > now) {
+		h.record.waiting_since_ms = now;
+	}
+	return state_handles_index_put(&h);
+}
+
+bool state_handles_log_restore(const char *directory)
+{
+	struct handle_replay *replay = NULL;
+	struct handle_replay_counts counts = {};
+	struct handle_bytes payload = {};
+	uint64_t now = state_handles_now();
+	uint64_t id = 0;
+	uint8_t *log = NULL;
+	size_t length = 0;
+	size_t refused = 0;
+	size_t i = 0;
+	int ret = state_log_read(talloc_tos(), &log, &length);
+
+	if (ret == -EINVAL) {
+		DBG_ERR("hvrs: %s/handles.log is no log of handles; it was "
+			"set aside, and no client gets a handle back that was "
+			"in it\n", directory);
+		ret = 0;
+	}
+	if (ret == 0 && length > 0) {
+		ret = handle_replay(talloc_tos(), log, length, &replay);
+	}
+	if (ret != 0) {
+		DBG_ERR("hvrs: %s/handles.log cannot be read: %s. Clients get "
+			"no persistent and no resilient handles\n", directory,
+			ret == -ENOTSUP ? "it is of another version of hvrs" :
+			strerror(-ret));
+		TALLOC_FREE(log);
+		return false;
+	}
+	if (replay != NULL) {
+		handle_replay_counts(replay, &counts);
+		for (i = 0; handle_replay_get(replay, i, &id, &payload); i++) {
+			if (!restore_one(payload, now)) {
+				refused++;
+			}
+		}
+	}
+	if (counts.refused + refused > 0 || counts.holes > 0) {
+		DBG_ERR("hvrs: %s/handles.log is damaged: %zu handles are "
+			"refused, %zu are kept\n", directory,
+			counts.refused + refused, counts.live - refused);
+	}
+	TALLOC_FREE(replay);
+	TALLOC_FREE(log);
+	ret = state_handles_log_rewrite();
+	if (ret != 0) {
+		DBG_ERR("hvrs: %s/handles.log cannot be written: %s. Clients "
+			"get no persistent and no resilient handles\n",
+			directory, strerror(-ret));
+		state_log_disable();
+	}
+	return true;
+}
