@@ -226,6 +226,16 @@ class Server:
             raise
 
 
+def umount(path):
+    """Tried again while it is busy: what of a server is not its main process'
+    child any more (the keeper) ends a moment after it."""
+    for _ in range(200):
+        if 'busy' not in run('umount', path, check=False):
+            return
+        time.sleep(0.05)
+    raise AssertionError(path + ' stays busy')
+
+
 def kill(pid):
     try:
         os.kill(pid, signal.SIGKILL)
@@ -412,11 +422,7 @@ class LoopDisk:
         run('losetup', '-d', held)
 
     def unmount(self):
-        for _ in range(200):
-            if 'busy' not in run('umount', self.mount, check=False):
-                return
-            time.sleep(0.05)
-        raise AssertionError(self.mount + ' stays busy')
+        umount(self.mount)
 
     def remove(self):
         self.thaw()

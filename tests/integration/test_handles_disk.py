@@ -127,7 +127,7 @@ class Disk(unittest.TestCase):
         well = self.disk.mount + '/well'
         os.makedirs(well + '/store', 0o700)
         lab.run('mount', '--bind', well, store.mount)
-        self.addCleanup(lab.run, 'umount', store.mount)
+        self.addCleanup(lab.umount, store.mount)
         self.addCleanup(server.stop)
         time.sleep(1.1)
         file = other.open('good', R | H | W, sharing=0)
