@@ -8,59 +8,46 @@
 
 /* ---- one record --------------------------------------------------------------- */
 
-int state_handles_log_put(const struct handle_record *r,
-			  struct state_log_point *_point)
+/* A frame whose payload is a child of mem_ctx.  0, -E2BIG or -ENOMEM. */
+static int frame_of(TALLOC_CTX *mem_ctx, const struct handle_record *r,
+		    struct handle_frame *_frame)
 {
-	struct handle_frame frame = {
-		.kind = HANDLE_FRAME_PUT, .revision = r->revision,
-		.id = r->id,
-	};
 	size_t size = handle_record_encode(r, NULL, 0);
 	uint8_t *bytes = NULL;
-	int ret = 0;
 
 	if (size == 0) {
 		return -E2BIG;
 	}
-	bytes = talloc_array(talloc_tos(), uint8_t, size);
+	bytes = talloc_array(mem_ctx, uint8_t, size);
 	if (bytes == NULL) {
 		return -ENOMEM;
 	}
 	handle_record_encode(r, bytes, size);
-	frame.payload.data = bytes;
-	frame.payload.length = size;
-	become_root();
-	ret = state_log_append(&frame, _point);
-	unbecome_root();
-	TALLOC_FREE(bytes);
+	*_frame = (struct handle_frame) {
+		.kind = HANDLE_FRAME_PUT, .revision = r->revision,
+		.id = r->id,
+		.payload = { .data = bytes, .length = size },
+	};
+	return 0;
+}
+
+int state_handles_log_put(const struct handle_record *r,
+			  struct state_log_point *_point)
+{
+	TALLOC_CTX *frame_ctx = talloc_new(talloc_tos());
+	struct handle_frame frame = {};
+	int ret = frame_of(frame_ctx, r, &frame);
+
+	if (ret == 0) {
+		become_root();
+		ret = state_log_append(&frame, _point);
+		unbecome_root();
+	}
+	TALLOC_FREE(frame_ctx);
 	return ret;
 }
 
 /* ---- the log anew --------------------------------------------------------------- */
-
-static size_t frame_append(uint8_t *out, const struct handle_record *r)
-{
-	struct handle_frame frame = {
-		.kind = HANDLE_FRAME_PUT, .revision = r->revision,
-		.id = r->id,
-	};
-	size_t size = handle_record_encode(r, NULL, 0);
-	uint8_t *bytes = NULL;
-
-	if (out == NULL || size == 0) {
-		return size == 0 ? 0 : handle_frame_size(size);
-	}
-	bytes = talloc_array(talloc_tos(), uint8_t, size);
-	if (bytes == NULL) {
-		return 0;
-	}
-	handle_record_encode(r, bytes, size);
-	frame.payload.data = bytes;
-	frame.payload.length = size;
-	handle_frame_encode(&frame, out);
-	TALLOC_FREE(bytes);
-	return handle_frame_size(size);
-}
 
 struct compact {
 	uint8_t *out;
@@ -71,17 +58,25 @@ struct compact {
 static bool compact_one(struct state_handle *h, void *private_data)
 {
 	struct compact *compact = private_data;
-	size_t need = frame_append(NULL, &h->record);
-	uint8_t *grown = talloc_realloc(NULL, compact->out, uint8_t,
-					compact->length + need);
+	TALLOC_CTX *frame_ctx = talloc_new(talloc_tos());
+	struct handle_frame frame = {};
+	uint8_t *grown = NULL;
+	size_t size = 0;
 
-	if (grown == NULL) {
-		compact->failed = true;
-		return false;
+	if (frame_of(frame_ctx, &h->record, &frame) == 0) {
+		size = handle_frame_size(frame.payload.length);
+		grown = talloc_realloc(NULL, compact->out, uint8_t,
+				       compact->length + size);
 	}
-	compact->out = grown;
-	compact->length += frame_append(grown + compact->length, &h->record);
-	return true;
+	if (grown != NULL) {
+		handle_frame_encode(&frame, grown + compact->length);
+		compact->out = grown;
+		compact->length += size;
+	} else {
+		compact->failed = true;
+	}
+	TALLOC_FREE(frame_ctx);
+	return !compact->failed;
 }
 
 /* The log from the index; the caller has locked the index. */
