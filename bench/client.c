@@ -2,7 +2,7 @@
  * The connection: libsmb2 as far as the open files, then plain requests on
  * its socket ([MS-SMB2] 2.2).
  */
-#include "client.h"
+#include "load.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -30,6 +30,7 @@
 #define KEEP_CONTEXTS (56 + 76)
 #define CREDIT_UNIT 65536u
 #define OUTPUT 1024
+#define WATCH ((uint64_t)2000000)	/* ns */
 
 /* Named in the documentation of libsmb2 but in none of its headers. */
 #define SEC_NTLMSSP 1
@@ -286,6 +287,16 @@ int client_next(struct client *client, struct client_reply *_reply)
 	}
 	*_reply = reply;
 	return 0;
+}
+
+void client_watch(const struct client *client)
+{
+	struct pollfd event = { .fd = client->fd, .events = POLLIN };
+	uint64_t begun = load_now();
+
+	while (poll(&event, 1, 0) == 0 && load_now() - begun < WATCH) {
+		;
+	}
 }
 
 int client_receive(struct client *client, struct client_reply *_reply)

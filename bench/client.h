@@ -125,6 +125,14 @@ int client_query(struct client *client, size_t file, uint64_t *_id);
  */
 int client_next(struct client *client, struct client_reply *_reply);
 
+/*
+ * Stays awake until something has come or two milliseconds are over.  A
+ * processor that slept through a long request wakes up later than one that
+ * slept through a short one, by tens of microseconds, which are not the
+ * server's.
+ */
+void client_watch(const struct client *client);
+
 /* Waits for the next reply that is final.  0 or -1. */
 int client_receive(struct client *client, struct client_reply *_reply);
 

@@ -119,6 +119,7 @@ static int finish(struct bench *bench, uint64_t begun, uint64_t *_elapsed)
 {
 	struct client_reply reply = {};
 
+	client_watch(bench->client);
 	if (client_receive(bench->client, &reply) != 0) {
 		return -1;
 	}

@@ -26,12 +26,12 @@ BESIDE_EXTENTS = 30000       # close to a second to free
 # Rounds of: reads and writes, small ranges, many extents, beside; seconds of
 # one share in a round of reads and writes; extents of the fragmented file.
 EFFORTS = {
-    'quick': {'io': 16, 'seconds': 0.08, 'ranges': 40, 'many': 2,
+    'quick': {'io': 16, 'seconds': 0.08, 'ranges': 120, 'many': 3,
               'beside': 2, 'extents': 10000, 'qos': 5, 'latency': 6,
               'whole': 30, 'copies': 1, 'ways': 1,
               'handle rounds': 3, 'handle seconds': 0.4, 'kills': 3,
               'handles': 2000, 'held': 500, 'disk': (2, 4)},
-    'full': {'io': 60, 'seconds': 0.12, 'ranges': 150, 'many': 5,
+    'full': {'io': 60, 'seconds': 0.12, 'ranges': 400, 'many': 5,
              'beside': 6, 'extents': 100000, 'qos': 30, 'latency': 20,
              'whole': 60, 'copies': 3, 'ways': 1,
              'handle rounds': 6, 'handle seconds': 0.8, 'kills': 10,

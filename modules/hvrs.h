@@ -95,9 +95,11 @@ struct hvrs_job {
 	void (*work)(struct hvrs_job *job);
 	NTSTATUS (*finish)(struct hvrs_call *call, struct hvrs_job *job);
 	struct files_struct *other;	/* a second file that must stay open */
-	int fd;			/* the job's own, as the file may be closed */
+	int fd;			/* a thread's own, as the file may be closed */
 	int other_fd;
 	int third_fd;
+	bool fd_is_lent;	/* by smbd, until a thread begins */
+	bool other_is_lent;
 	int state;		/* of its thread, see hvrs_job.c */
 	const struct snapset_freeze *freeze;	/* its changes wait for */
 	bool sync;		/* make it durable before the answer */
@@ -116,11 +118,14 @@ struct hvrs_job {
 struct hvrs_job *hvrs_job_create(struct hvrs_call *call, size_t size,
 				 const char *type);
 
-/* Gives the job a descriptor of its own of a second file; 0 or an errno. */
-int hvrs_job_other(struct hvrs_job *job, struct files_struct *other);
+/* Gives the job a second file. */
+void hvrs_job_other(struct hvrs_job *job, struct files_struct *other);
 
-/* What a thread runs, between these two in smbd's own thread. */
-void hvrs_job_begin(struct hvrs_job *job);
+/*
+ * What a thread runs, between these two in smbd's own thread.  The first
+ * gives the job descriptors of its own: 0 or an errno.
+ */
+int hvrs_job_begin(struct hvrs_job *job);
 void hvrs_job_thread(void *job);
 void hvrs_job_end(struct hvrs_job *job);
 
@@ -132,8 +137,8 @@ bool hvrs_job_stopped(struct hvrs_job *job);
 
 /*
  * Whether freeing, zeroing or cloning a range is done in the time that the
- * way into a thread and back would take: it is small, and nothing of it waits
- * to be written to disk.
+ * way into a thread and back would take: it is small, or its file has few
+ * extents (known on XFS alone), and nothing of it waits to be written to disk.
  */
 bool hvrs_job_is_brief(int fd, uint64_t offset, uint64_t length);
 

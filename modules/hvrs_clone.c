@@ -49,7 +49,8 @@ static int clone_range(int source, uint64_t from, int target, uint64_t to,
 /* Pieces leave other users of the two files a chance. */
 static int clone_pieces(struct clone_job *clone)
 {
-	uint64_t piece = (uint64_t)1 << 30;
+	uint64_t piece = clone->job.brief ? clone->plan.shared :
+		(uint64_t)1 << 30;
 	uint64_t done = 0;
 
 	while (done < clone->plan.shared) {
@@ -319,10 +320,7 @@ static NTSTATUS clone_start(struct hvrs_call *call,
 	}
 	clone->clone = *request;
 	clone->plan = plan;
-	ret = hvrs_job_other(&clone->job, source);
-	if (ret != 0) {
-		return hvrs_status(ret);
-	}
+	hvrs_job_other(&clone->job, source);
 	if (request->atomic) {
 		clone->backup = backup_open(clone, call->fsp);
 		if (clone->backup == NULL) {

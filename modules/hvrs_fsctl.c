@@ -175,6 +175,7 @@ static NTSTATUS call_start_later(struct hvrs_call *call,
 	struct smbd_server_connection *sconn = call->fsp->conn->sconn;
 	struct running *running = talloc_zero(pass->state, struct running);
 	struct tevent_req *subreq = NULL;
+	int error = 0;
 
 	if (running == NULL) {
 		return NT_STATUS_NO_MEMORY;
@@ -188,8 +189,11 @@ static NTSTATUS call_start_later(struct hvrs_call *call,
 	    aio_add_req_to_fsp(call->job->other, pass->req) == NULL) {
 		return NT_STATUS_NO_MEMORY;
 	}
+	error = hvrs_job_begin(call->job);
+	if (error != 0) {
+		return hvrs_status(error);
+	}
 	running->worker = hvrs_worker_take(sconn);
-	hvrs_job_begin(call->job);
 	subreq = pthreadpool_tevent_job_send(
 		running, pass->ev, hvrs_worker_pool(running->worker, sconn),
 		hvrs_job_thread, call->job);
@@ -252,7 +256,8 @@ NTSTATUS hvrs_fsctl(struct vfs_handle_struct *handle, struct files_struct *fsp,
 	if (share != NULL) {
 		row = row_find(share, function);
 	}
-	if (row == NULL || !is_kernel_file(fsp)) {
+	/* With core hooks that has been looked at. */
+	if (row == NULL || (pass == NULL && !is_kernel_file(fsp))) {
 		return SMB_VFS_NEXT_FSCTL(handle, fsp, ctx, function,
 					  req_flags, in_data, in_len,
 					  out_data, max_out_len, out_len);

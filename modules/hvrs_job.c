@@ -6,7 +6,11 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,6 +19,8 @@
 #define MILLISECOND ((uint64_t)1000000)
 #define ZEROS_AT_ONCE ((size_t)1 << 20)
 #define BRIEF_MOST ((uint64_t)1 << 20)
+#define BRIEF_EXTENTS 64	/* of the whole file, a few us each */
+#define BRIEF_PAGES 4096	/* in the page cache */
 
 /* cachestat(2), Linux 6.5: older headers do not have it. */
 #ifndef SYS_cachestat
@@ -36,8 +42,8 @@ struct cache_state {
 
 /*
  * A request can end before its thread does: the client is gone, its files are
- * closed, and their descriptors may soon name other files.  So a job has
- * descriptors of its own, and whoever comes last closes them.
+ * closed, and their descriptors may soon name other files.  So a job in a
+ * thread has descriptors of its own, and whoever comes last closes them.
  */
 enum {
 	JOB_IDLE,
@@ -48,10 +54,10 @@ enum {
 
 static void job_close(struct hvrs_job *job)
 {
-	if (job->fd != -1) {
+	if (job->fd != -1 && !job->fd_is_lent) {
 		close(job->fd);
 	}
-	if (job->other_fd != -1) {
+	if (job->other_fd != -1 && !job->other_is_lent) {
 		close(job->other_fd);
 	}
 	if (job->third_fd != -1) {
@@ -72,9 +78,30 @@ static int job_destructor(struct hvrs_job *job)
 	return 0;
 }
 
-void hvrs_job_begin(struct hvrs_job *job)
+static int job_own(int *fd, bool *_is_lent)
 {
-	__atomic_store_n(&job->state, JOB_IN_THREAD, __ATOMIC_SEQ_CST);
+	int own = *_is_lent ? fcntl(*fd, F_DUPFD_CLOEXEC, 0) : *fd;
+
+	if (*_is_lent && own == -1) {
+		return errno;
+	}
+	*fd = own;
+	*_is_lent = false;
+	return 0;
+}
+
+int hvrs_job_begin(struct hvrs_job *job)
+{
+	int error = job_own(&job->fd, &job->fd_is_lent);
+
+	if (error == 0) {
+		error = job_own(&job->other_fd, &job->other_is_lent);
+	}
+	if (error == 0) {
+		__atomic_store_n(&job->state, JOB_IN_THREAD,
+				 __ATOMIC_SEQ_CST);
+	}
+	return error;
 }
 
 void hvrs_job_thread(void *private_data)
@@ -95,21 +122,11 @@ void hvrs_job_end(struct hvrs_job *job)
 	__atomic_store_n(&job->state, JOB_DONE, __ATOMIC_SEQ_CST);
 }
 
-static int job_descriptor(struct files_struct *fsp, int *_fd)
-{
-	int fd = fcntl(fsp_get_io_fd(fsp), F_DUPFD_CLOEXEC, 0);
-
-	if (fd == -1) {
-		return errno;
-	}
-	*_fd = fd;
-	return 0;
-}
-
-int hvrs_job_other(struct hvrs_job *job, struct files_struct *other)
+void hvrs_job_other(struct hvrs_job *job, struct files_struct *other)
 {
 	job->other = other;
-	return job_descriptor(other, &job->other_fd);
+	job->other_fd = fsp_get_io_fd(other);
+	job->other_is_lent = true;
 }
 
 struct hvrs_job *hvrs_job_create(struct hvrs_call *call, size_t size,
@@ -122,14 +139,11 @@ struct hvrs_job *hvrs_job_create(struct hvrs_call *call, size_t size,
 		return NULL;
 	}
 	talloc_set_name_const(job, type);
-	job->fd = -1;
+	job->fd = fsp_get_io_fd(call->fsp);
+	job->fd_is_lent = true;
 	job->other_fd = -1;
 	job->third_fd = -1;
 	talloc_set_destructor(job, job_destructor);
-	if (job_descriptor(call->fsp, &job->fd) != 0) {
-		TALLOC_FREE(job);
-		return NULL;
-	}
 	job->finish = hvrs_job_finish;
 	flags = fcntl(job->fd, F_GETFL);
 	job->sync = lp_strict_sync(SNUM(call->fsp->conn)) &&
@@ -172,24 +186,58 @@ uint64_t hvrs_job_piece(uint64_t piece, uint64_t nanoseconds)
 	return piece;
 }
 
+/* Where it can be known at no cost: XFS keeps count. */
+static bool has_few_extents(int fd)
+{
+	struct fsxattr attributes = {};
+	struct statfs fs = {};
+
+	return fstatfs(fd, &fs) == 0 && fs.f_type == XFS_SUPER_MAGIC &&
+		ioctl(fd, FS_IOC_FSGETXATTR, &attributes) == 0 &&
+		attributes.fsx_nextents <= BRIEF_EXTENTS;
+}
+
+/*
+ * Looks at longer and longer pieces, since a look takes the longer the more
+ * is cached.  False where the kernel cannot tell.
+ */
+static bool is_clean(int fd, uint64_t offset, uint64_t length)
+{
+	uint64_t piece = (uint64_t)64 << 20;
+	uint64_t cached = 0;
+
+	while (length > 0) {
+		struct cache_range range = {
+			.offset = offset,
+			.length = MIN(length, piece),
+		};
+		struct cache_state state = {};
+
+		if (syscall(SYS_cachestat, fd, &range, &state, 0) != 0 ||
+		    state.dirty != 0 || state.writeback != 0) {
+			return false;
+		}
+		cached += state.cached;
+		if (cached > BRIEF_PAGES) {
+			return false;
+		}
+		offset += range.length;
+		length -= range.length;
+		piece *= 64;
+	}
+	return true;
+}
+
 bool hvrs_job_is_brief(int fd, uint64_t offset, uint64_t length)
 {
-	struct cache_range range = { .offset = offset, .length = length };
-	struct cache_state state = {};
-
-	if (length > BRIEF_MOST) {
-		return false;
-	}
-	/* Where the kernel cannot tell, it may take long. */
-	return length == 0 ||
-		(syscall(SYS_cachestat, fd, &range, &state, 0) == 0 &&
-		 state.dirty == 0 && state.writeback == 0);
+	return (length <= BRIEF_MOST || has_few_extents(fd)) &&
+		is_clean(fd, offset, length);
 }
 
 int hvrs_job_fallocate(struct hvrs_job *job, int mode, uint64_t offset,
 		       uint64_t length)
 {
-	uint64_t piece = GIGABYTE;
+	uint64_t piece = job->brief ? length : GIGABYTE;
 
 	while (length > 0) {
 		uint64_t part = MIN(length, piece);

@@ -18,6 +18,7 @@ SIZE = 4 * lab.TIB
 DATA = lab.pattern(lab.MIB, 11)
 # Behind the first piece of a request, so that a cancelled one leaves it.
 PLACES = (0, lab.TIB, SIZE - lab.MIB)
+EXTENTS = 70        # more than what is done in place
 
 
 class Long(lab.Case):
@@ -41,6 +42,8 @@ class Long(lab.Case):
         path = self.make(name, size=SIZE)
         for at in PLACES:
             lab.put(path, at, DATA)
+        for i in range(EXTENTS):
+            lab.put(path, 2 * lab.TIB + i * lab.MIB, b'x')
         file = self.open(name)
         file.write(0, DATA)
         lab.settle(path)
