@@ -274,13 +274,12 @@ static const struct feature features[] = {
 
 /*
  * What keeps state that only one machine has: the index of handles, the
- * descriptor behind a token, the fence of a shared disk, the words of time of
- * the limits.  Through another node it would be wrong without a word.
+ * descriptor behind a token, the fence of a shared disk, the freeze of a
+ * snapshot.  Through another node it would be wrong without a word.
  */
 static const enum option_id one_machine[] = {
 	OPTION_PERSISTENT, OPTION_RESILIENT, OPTION_OFFLOAD,
-	OPTION_SHARED_DISKS, OPTION_STORAGE_QOS, OPTION_QOS_ENFORCE,
-	OPTION_REMOTE_VSS,
+	OPTION_SHARED_DISKS, OPTION_REMOTE_VSS,
 };
 
 static void refuse_on_cluster(struct hvrs_share *share)

@@ -3,6 +3,7 @@
 
 #include "dbwrap/dbwrap.h"
 #include "dbwrap/dbwrap_open.h"
+#include "lib/util_procid.h"
 #include "util_tdb.h"
 
 #undef DBGC_CLASS
@@ -11,11 +12,13 @@
 #define POLICIES	"hvrs_sqos.tdb"
 #define FLOWS		"hvrs_sqos_flows.tdb"
 #define GROUPS		"hvrs_sqos_groups.tdb"
+#define NODES		"hvrs_sqos_nodes.tdb"
 #define KEY_MAX		32
 
 static struct db_context *policies;
 static struct db_context *flows;
 static struct db_context *groups;	/* locked while a flow is */
+static struct db_context *nodes;	/* locked while a group is */
 
 struct state_sqos_lock {
 	struct db_record *record;
@@ -42,11 +45,6 @@ bool state_sqos_open(void)
 {
 	char *path = NULL;
 
-	if (lp_clustering()) {
-		DBG_ERR("hvrs: storage QoS: clustering = yes: flows and "
-			"limits would hold on one node only; it stays off\n");
-		return false;
-	}
 	path = state_path(talloc_tos(), POLICIES);
 	if (path != NULL && policies == NULL) {
 		policies = db_open(NULL, path, 0, TDB_DEFAULT,
@@ -60,10 +58,15 @@ bool state_sqos_open(void)
 	if (groups == NULL) {
 		groups = open_volatile(GROUPS, DBWRAP_LOCK_ORDER_3);
 	}
-	if (policies == NULL || flows == NULL || groups == NULL) {
-		DBG_ERR("hvrs: the databases of storage QoS (%s, %s, %s) "
+	if (lp_clustering() && nodes == NULL) {
+		nodes = open_volatile(NODES, DBWRAP_LOCK_ORDER_4);
+	}
+	if (policies == NULL || flows == NULL || groups == NULL ||
+	    (lp_clustering() && nodes == NULL)) {
+		DBG_ERR("hvrs: the databases of storage QoS (%s, %s, %s%s) "
 			"cannot be opened: %s. It stays off\n", POLICIES,
-			FLOWS, GROUPS, strerror(errno));
+			FLOWS, GROUPS, lp_clustering() ? ", " NODES : "",
+			strerror(errno));
 		return false;
 	}
 	return true;
@@ -186,6 +189,38 @@ int state_sqos_group_store(struct state_sqos_lock *lock,
 	return ret != 0 ? ret : store(lock, bytes, length);
 }
 
+uint32_t state_sqos_part(const uint8_t key[SQOS_RATE_KEY],
+			 const struct sqos_used *used, uint64_t now_ms)
+{
+	struct state_sqos_lock *lock = NULL;
+	struct sqos_nodes all = {};
+	TDB_DATA value = {};
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+	uint32_t part = 0;
+
+	if (nodes == NULL) {
+		return SQOS_WHOLE;
+	}
+	lock = lock_key(talloc_tos(), nodes,
+			make_tdb_data(key, SQOS_RATE_KEY));
+	if (lock == NULL) {
+		return 0;
+	}
+	value = dbwrap_record_get_value(lock->record);
+	if (value.dsize == 0 ||
+	    sqos_nodes_decode(value.dptr, value.dsize, &all) != 0) {
+		all.count = 0;
+	}
+	if (sqos_nodes_ask(&all, get_my_vnn(), used, now_ms, &part) &&
+	    (sqos_nodes_encode(talloc_tos(), &all, &bytes, &length) != 0 ||
+	     store(lock, bytes, length) != 0)) {
+		part = 0;
+	}
+	TALLOC_FREE(lock);
+	return part;
+}
+
 /* ---- the end of flows ------------------------------------------------------------ */
 
 struct sweep {
@@ -201,6 +236,9 @@ static bool is_over(struct sweep *sweep, TDB_DATA value)
 	struct sqos_flow flow = {};
 	size_t i = 0;
 
+	if (sweep->db == nodes) {
+		return sqos_nodes_over(value.dptr, value.dsize, sweep->now);
+	}
 	if (sweep->db == flows) {
 		if (sqos_flow_decode(value.dptr, value.dsize, &flow) != 0 ||
 		    sweep->now > flow.seen_ms + SQOS_FLOW_LIFE_MS) {
@@ -241,6 +279,10 @@ struct state_sqos_count state_sqos_sweep(uint64_t now_ms, const char *owner)
 	}
 	sweep->now = now_ms;
 	sweep->owner = owner;
+	sweep->db = nodes;
+	if (nodes != NULL) {
+		dbwrap_traverse(nodes, look, sweep, NULL);
+	}
 	sweep->db = groups;
 	dbwrap_traverse(groups, look, sweep, NULL);
 	sweep->db = flows;

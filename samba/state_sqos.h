@@ -2,13 +2,14 @@
  * The databases of storage QoS: policies in hvrs_sqos.tdb of the state
  * directory; flows, and the groups they form, in hvrs_sqos_flows.tdb and
  * hvrs_sqos_groups.tdb of the lock directory, which are gone when Samba starts
- * anew.
+ * anew, and on a cluster how nodes divide limits, in hvrs_sqos_nodes.tdb.
  */
 #ifndef HVRS_SAMBA_STATE_SQOS_H
 #define HVRS_SAMBA_STATE_SQOS_H
 
 #include "samba.h"
 
+#include "sqos/rate.h"
 #include "sqos/sqos.h"
 
 /* Opens both, as root.  False with a line in the log. */
@@ -35,6 +36,13 @@ struct state_sqos_lock *state_sqos_group_lock(TALLOC_CTX *mem_ctx,
 					      struct sqos_group *_group);
 int state_sqos_group_store(struct state_sqos_lock *lock,
 			   const struct sqos_group *group);
+
+/*
+ * The part of a limit that this node may use: SQOS_WHOLE on a single machine,
+ * 0 where it cannot be told now.
+ */
+uint32_t state_sqos_part(const uint8_t key[SQOS_RATE_KEY],
+			 const struct sqos_used *used, uint64_t now_ms);
 
 /* Flows: in all, and of one owner. */
 struct state_sqos_count {

@@ -9,6 +9,9 @@
 
 #define MAGIC	0x47515348u	/* "HSQG" */
 
+/* Who has been silent for so long asks for nothing now. */
+#define SILENT_MS	(3 * SQOS_LIVE_MS)
+
 /* Below 95 of 100 of its minimum, so often in turn: insufficient. */
 #define MISSED	2
 
@@ -45,8 +48,11 @@ void sqos_group_update(struct sqos_group *group, const struct sqos_flow *flow,
 	size_t i = 0;
 
 	while (i < group->count) {
-		const struct sqos_member *member = &group->members[i];
+		struct sqos_member *member = &group->members[i];
 
+		if (now_ms > member->seen_ms + SILENT_MS) {
+			member->demand = 0;
+		}
 		if (guid_equal(&member->flow, &flow->id) ||
 		    now_ms > member->seen_ms + SQOS_FLOW_LIFE_MS) {
 			group->members[i] = group->members[--group->count];

@@ -33,6 +33,7 @@ struct slot {
 	_Atomic uint64_t used;
 	_Atomic uint64_t io, kb, least;
 	_Atomic uint64_t io_due, kb_due, least_due;
+	_Atomic uint64_t io_used, kb_used;
 } __attribute__((aligned(128)));
 
 /* In the place of the first slot. */
@@ -185,6 +186,8 @@ static bool slot_take(struct slot *slot, const uint8_t key[SQOS_RATE_KEY],
 	atomic_store(&slot->io_due, 0);
 	atomic_store(&slot->kb_due, 0);
 	atomic_store(&slot->least_due, 0);
+	atomic_store(&slot->io_used, 0);
+	atomic_store(&slot->kb_used, 0);
 	/* 0 is kept for what was never used. */
 	*_generation = state + 2 != 0 ? state + 2 : 2;
 	atomic_store(&slot->state, *_generation);
@@ -251,6 +254,15 @@ void sqos_rates_set(struct sqos_rates *rates, const struct sqos_ref *ref,
 	atomic_store(&slot->least, least);
 }
 
+void sqos_rates_used(struct sqos_rates *rates, const struct sqos_ref *ref,
+		     uint64_t *_io, uint64_t *_kb)
+{
+	struct slot *slot = slot_get(rates, ref);
+
+	*_io = slot != NULL ? atomic_load(&slot->io_used) : 0;
+	*_kb = slot != NULL ? atomic_load(&slot->kb_used) : 0;
+}
+
 /* ---- charging ------------------------------------------------------------------- */
 
 static uint64_t price(uint64_t count, uint64_t rate)
@@ -293,6 +305,21 @@ static uint64_t take(_Atomic uint64_t *rate, _Atomic uint64_t *due,
 	return from > now ? from - now : 0;
 }
 
+static uint64_t longer(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static uint64_t take_both(struct slot *slot, uint64_t io, uint64_t kb,
+			  uint64_t now, uint64_t burst)
+{
+	uint64_t wait = take(&slot->io, &slot->io_due, io, now, burst);
+
+	atomic_fetch_add_explicit(&slot->io_used, io, memory_order_relaxed);
+	atomic_fetch_add_explicit(&slot->kb_used, kb, memory_order_relaxed);
+	return longer(wait, take(&slot->kb, &slot->kb_due, kb, now, burst));
+}
+
 /*
  * Whether a flow is owed a request by its minimum before the others' turn,
  * *_wait from now; if so, this one counts towards it, and *_wait is when.
@@ -322,11 +349,6 @@ static bool take_least(struct slot *slot, uint64_t count, uint64_t now,
 	return true;
 }
 
-static uint64_t longer(uint64_t a, uint64_t b)
-{
-	return a > b ? a : b;
-}
-
 uint64_t sqos_rates_held(const struct sqos_rates *rates, uint64_t now)
 {
 	uint64_t looked = atomic_load(&rates->head->looked);
@@ -350,15 +372,11 @@ uint64_t sqos_rates_charge(struct sqos_rates *rates,
 	uint64_t own = 0;
 
 	if (group != NULL) {
-		shared = take(&group->io, &group->io_due, io, now, burst);
-		shared = longer(shared, take(&group->kb, &group->kb_due, kb,
-					     now, burst));
+		shared = take_both(group, io, kb, now, burst);
 		burst = SHARE_BURST_NS;
 	}
 	if (flow != NULL) {
-		own = take(&flow->io, &flow->io_due, io, now, burst);
-		own = longer(own, take(&flow->kb, &flow->kb_due, kb, now,
-				       burst));
+		own = take_both(flow, io, kb, now, burst);
 	}
 	turn = held != 0 ? due_from(atomic_load(&head->held_due), now,
 				   SQOS_BURST_NS) : 0;

@@ -195,7 +195,10 @@ struct sqos_group {
 void sqos_group_key(const struct sqos_policy *policy,
 		    const struct sqos_flow *flow, uint8_t key[32]);
 
-/* Puts a flow's demand into its group and drops who was silent too long. */
+/*
+ * Puts a flow's demand into its group.  Who has been silent for six seconds
+ * asks for nothing there, and is dropped after SQOS_FLOW_LIFE_MS.
+ */
 void sqos_group_update(struct sqos_group *group, const struct sqos_flow *flow,
 		       uint64_t now_ms);
 
@@ -206,6 +209,53 @@ int sqos_group_encode(TALLOC_CTX *mem_ctx, const struct sqos_group *group,
 		      uint8_t **_bytes, size_t *_length);
 int sqos_group_decode(const uint8_t *bytes, size_t length,
 		      struct sqos_group *_group);
+
+/* ---- nodes (nodes.c): one limit held by several machines ---------------------------- */
+
+#define SQOS_NODES_MAX	64
+#define SQOS_WHOLE	1000000u	/* parts of a limit */
+/* What a node has from the start, even if the others have all the rest. */
+#define SQOS_LEAST	(SQOS_WHOLE / 100)
+
+struct sqos_node {
+	uint32_t number;
+	uint32_t part;		/* granted */
+	uint32_t wanted;
+	uint64_t seen_ms;
+	uint64_t io;		/* sqos_used of that time */
+	uint64_t kb;
+};
+
+struct sqos_nodes {
+	size_t count;
+	struct sqos_node nodes[SQOS_NODES_MAX];
+};
+
+/* What a node has used of a limit in all, and the limit itself; 0 for none. */
+struct sqos_used {
+	uint64_t io, kb;
+	uint64_t io_limit, kb_limit;
+};
+
+/*
+ * Asks for a node's part of a limit, as often as it likes and once a second at
+ * least; after three seconds of silence it is others'.  Times are those of the
+ * nodes' clocks, which agree within a second.  True where nodes has changed.
+ */
+bool sqos_nodes_ask(struct sqos_nodes *nodes, uint32_t number,
+		    const struct sqos_used *used, uint64_t now_ms,
+		    uint32_t *_part);
+
+/* Whether a record can go: it is damaged, or nobody uses the limit. */
+bool sqos_nodes_over(const uint8_t *bytes, size_t length, uint64_t now_ms);
+
+/* That part of a limit; no limit stays none, and none is made. */
+uint64_t sqos_part(uint64_t limit, uint32_t part);
+
+int sqos_nodes_encode(TALLOC_CTX *mem_ctx, const struct sqos_nodes *nodes,
+		      uint8_t **_bytes, size_t *_length);
+int sqos_nodes_decode(const uint8_t *bytes, size_t length,
+		      struct sqos_nodes *_nodes);
 
 /*
  * What a flow is assigned.  policy is that of its PolicyID, NULL where that is

@@ -209,6 +209,23 @@ static int new_flow(const struct files_struct *fsp, const struct guid *id,
 
 /* ---- one request ------------------------------------------------------------------ */
 
+/* Sets what a slot allows: of a limit of the whole cluster this node's part. */
+static void limit(const uint8_t key[SQOS_RATE_KEY], const struct sqos_ref *ref,
+		  uint64_t io, uint64_t kb, uint64_t least)
+{
+	struct sqos_used used = { .io_limit = io, .kb_limit = kb };
+	uint32_t part = SQOS_WHOLE;
+
+	if (lp_clustering() && (io != 0 || kb != 0)) {
+		sqos_rates_used(rates, ref, &used.io, &used.kb);
+		part = state_sqos_part(key, &used, now_ms());
+	}
+	if (part != 0) {
+		sqos_rates_set(rates, ref, sqos_part(io, part),
+			       sqos_part(kb, part), least, now_ns());
+	}
+}
+
 /*
  * What the server itself holds the flow and its group to.  A flow among others
  * gets a little more than its share: what all have together is the limit.
@@ -225,26 +242,27 @@ static void hold(struct attached *one, const uint8_t group_key[32],
 	if (rates == NULL || one == NULL) {
 		return;
 	}
-	if (policy != NULL) {
-		io = members > 1 ? io + io / 10 + 1 : 0;
-		kb = members > 1 ? kb + kb / 10 + 1 : 0;
-		io = policy->maximum != 0 ? io : 0;
-		kb = policy->bandwidth != 0 ? kb : 0;
-	}
 	memcpy(key + 1, one->last.id.bytes, 16);
-	if (sqos_rates_find(rates, key, now, &one->flow)) {
+	if (!sqos_rates_find(rates, key, now, &one->flow)) {
+		/* It has no limit of its own then. */
+	} else if (policy == NULL) {
+		limit(key, &one->flow, io, kb, reply->minimum);
+	} else {
+		io = members > 1 && policy->maximum != 0 ? io + io / 10 + 1
+							 : 0;
+		kb = members > 1 && policy->bandwidth != 0 ? kb + kb / 10 + 1
+							   : 0;
 		sqos_rates_set(rates, &one->flow, io, kb, reply->minimum,
 			       now);
 	}
 	one->least = reply->minimum;
 	one->group = (struct sqos_ref) {};
-	if (policy != NULL) {
-		key[0] = 'G';
-		memcpy(key + 1, group_key, 32);
-		if (sqos_rates_find(rates, key, now, &one->group)) {
-			sqos_rates_set(rates, &one->group, policy->maximum,
-				       policy->bandwidth, 0, now);
-		}
+	key[0] = 'G';
+	memcpy(key + 1, group_key, 32);
+	if (policy != NULL &&
+	    sqos_rates_find(rates, key, now, &one->group)) {
+		limit(key, &one->group, policy->maximum, policy->bandwidth,
+		      0);
 	}
 	one->told = now / 1000000;
 }

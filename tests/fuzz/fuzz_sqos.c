@@ -1,5 +1,5 @@
 /*
- * Storage QoS: the request in both forms, and the three stored records with
+ * Storage QoS: the request in both forms, and the four stored records with
  * their checksum put right.  The first byte says which, and whether the open is
  * in a flow.  What is taken keeps its bounds, and is the same when written and
  * read again.
@@ -45,8 +45,11 @@ static void records(const uint8_t *data, size_t size)
 	struct sqos_flow flow = {};
 	struct sqos_policy policy = {};
 	struct sqos_group *group = talloc_zero(NULL, struct sqos_group);
+	const struct sqos_used used = { .io = 1000, .io_limit = 10 };
+	struct sqos_nodes nodes = {};
 	uint8_t *bytes = NULL;
 	size_t length = 0;
+	uint32_t part = 0;
 
 	if (group == NULL) {
 		return;
@@ -67,6 +70,14 @@ static void records(const uint8_t *data, size_t size)
 		}
 		if (sqos_group_encode(group, group, &bytes, &length) != 0 ||
 		    sqos_group_decode(bytes, length, group) != 0) {
+			abort();
+		}
+	}
+	if (sqos_nodes_decode(data, size, &nodes) == 0) {
+		sqos_nodes_ask(&nodes, 1, &used, 100000, &part);
+		if (part > SQOS_WHOLE || nodes.count > SQOS_NODES_MAX ||
+		    sqos_nodes_encode(group, &nodes, &bytes, &length) != 0 ||
+		    sqos_nodes_decode(bytes, length, &nodes) != 0) {
 			abort();
 		}
 	}

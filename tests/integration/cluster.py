@@ -4,16 +4,24 @@ works through each of them, and what does not is off and says so.  Prints
 "N passed, M failed, K skipped" as its last line."""
 
 import glob
+import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
+import uuid
+
+import smb2
+from test_sqos import (CONTROL, COUNT, NULL, SET_FLOW, SET_POLICY, STATUS,
+                       request)
 
 ADDRESS = ['10.9.0.%d' % (n + 1) for n in range(3)]
 REFUSED = ('persistent handles', 'resilient handles', 'offload',
-           'shared disks', 'storage qos', 'remote vss')
+           'shared disks', 'remote vss')
 USER = 'hvrs%hvrs'
 
 
@@ -34,6 +42,197 @@ def log(node):
             with open(name, errors='replace') as file:
                 text += file.read()
     return text
+
+
+def on(node, *command):
+    done = subprocess.run(
+        ['/hvrs/tests/lab/cluster', 'node-node', str(node), *command],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+    if done.returncode != 0:
+        raise AssertionError(done.stderr)
+    return done.stdout
+
+
+def cluster(*arguments):
+    subprocess.run(['/hvrs/tests/lab/cluster', *arguments], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                   timeout=90)
+
+
+class Writer(threading.Thread):
+    """A client of one node that writes 8 KiB at a time, as fast as it may."""
+
+    def __init__(self, node, flow, policy):
+        super().__init__()
+        self.connection = smb2.Connection(445, ADDRESS[node])
+        tree = smb2.Tree(smb2.Session(self.connection, 'hvrs', 'hvrs'), 'all')
+        self.file = tree.create('writer%d.vhdx' % node)
+        status, _ = self.file.fsctl(CONTROL, request(
+            SET_FLOW | SET_POLICY, flow, policy, uuid.uuid4(),
+            name='VM%d' % node, node='HV'))
+        assert status == 0, hex(status)
+        self.done = 0
+        self.pause = 0.0
+        self.stop = False
+
+    def run(self):
+        data = bytes(8192)
+        while not self.stop:
+            self.file.write(self.done % 1000 * 8192, data)
+            self.done += 1
+            if self.pause:
+                time.sleep(self.pause)
+        self.connection.close()
+
+
+class DoomedWriter(Writer):
+    """One whose node is killed."""
+
+    def run(self):
+        self.connection.socket.settimeout(5)
+        try:
+            super().run()
+        except OSError:
+            pass
+
+
+class Qos(unittest.TestCase):
+
+    def policy(self, node, *arguments):
+        return uuid.UUID(on(node, 'hvrsctl', 'qos', 'policy', 'add', '--name',
+                            'test', *arguments).strip())
+
+    def policies(self, node):
+        return {uuid.UUID(one['id']): one for one in json.loads(
+            on(node, 'hvrsctl', 'qos', 'policy', 'list', '--json'))}
+
+    def test_policies_are_everywhere(self):
+        one = self.policy(0, '--max', '500', '--bandwidth', '4000')
+        for node in range(3):
+            self.assertEqual(500, self.policies(node)[one]['maximum'])
+        on(1, 'hvrsctl', 'qos', 'policy', 'set', str(one), '--max', '600')
+        self.assertEqual(600, self.policies(2)[one]['maximum'])
+        on(2, 'hvrsctl', 'qos', 'policy', 'remove', str(one))
+        for node in range(3):
+            self.assertNotIn(one, self.policies(node))
+        with self.assertRaisesRegex(AssertionError, 'no such policy'):
+            on(0, 'hvrsctl', 'qos', 'policy', 'remove', str(one))
+
+    def test_a_flow_is_everywhere(self):
+        policy, flow = self.policy(1, '--max', '700'), uuid.uuid4()
+        files = []
+        for node in range(3):
+            connection = smb2.Connection(445, ADDRESS[node])
+            self.addCleanup(connection.close)
+            tree = smb2.Tree(smb2.Session(connection, 'hvrs', 'hvrs'), 'all')
+            files.append(tree.create('flow%d.vhdx' % node))
+        for node, options in ((0, SET_FLOW | SET_POLICY), (1, SET_FLOW),
+                              (2, SET_FLOW)):
+            status, out = files[node].fsctl(CONTROL, request(
+                options | STATUS, flow,
+                policy if options & SET_POLICY else NULL, name='VM1'
+                if options & SET_POLICY else ''))
+            self.assertEqual(0, status)
+            self.assertEqual(policy.bytes_le, out[24:40])
+            self.assertEqual(700, struct.unpack_from('<Q', out, 64)[0])
+            status, _ = files[node].fsctl(CONTROL, request(
+                COUNT, counters=(10, 10, 500, 500), kilobytes=80))
+            self.assertEqual(0, status)
+        for node in range(3):
+            (seen,) = [one for one in json.loads(
+                on(node, 'hvrsctl', 'qos', 'flows', '--json'))
+                if uuid.UUID(one['id']) == flow]
+            self.assertEqual((30, 240, 'VM1'), (
+                seen['ios'], seen['kilobytes'], seen['initiator']))
+        # Its owner's alone, on whatever node.
+        connection = smb2.Connection(445, ADDRESS[2])
+        self.addCleanup(connection.close)
+        tree = smb2.Tree(smb2.Session(connection, 'other', 'other'), 'all')
+        status, _ = tree.create('flow2.vhdx', smb2.READ).fsctl(
+            CONTROL, request(SET_FLOW, flow))
+        self.assertEqual(smb2.ACCESS_DENIED, status)
+
+    def rates(self, writers, seconds):
+        before = [writer.done for writer in writers]
+        begun = time.monotonic()
+        time.sleep(seconds)
+        took = time.monotonic() - begun
+        return [(writer.done - done) / took
+                for writer, done in zip(writers, before)]
+
+    def test_a_limit_holds_on_all_nodes_together(self):
+        policy = self.policy(0, '--max', '600', '--aggregated')
+        writers = [Writer(node, uuid.uuid4(), policy) for node in range(3)]
+        try:
+            for writer in writers:
+                writer.start()
+            time.sleep(6)
+            rates = self.rates(writers, 8)
+            print('\nthree nodes: %s' % rates)
+            self.assertTrue(570 < sum(rates) < 620, rates)
+            self.assertGreater(min(rates), 150)
+            # Who needs little leaves the rest to the others.
+            writers[0].pause = 0.05
+            time.sleep(6)
+            rates = self.rates(writers, 8)
+            print('one of them idle: %s' % rates)
+            self.assertTrue(540 < sum(rates) < 620, rates)
+            self.assertLess(rates[0], 30)
+            # And who is gone all of it.
+            writers[0].stop = writers[1].stop = True
+            time.sleep(16)
+            rates = self.rates(writers[2:], 6)
+            print('one left: %s' % rates)
+            self.assertTrue(570 < sum(rates) < 620, rates)
+        finally:
+            for writer in writers:
+                writer.stop = True
+            for writer in writers:
+                writer.join(20)
+
+    def test_a_node_dies(self):
+        policy = self.policy(0, '--max', '600', '--aggregated')
+        writers = [Writer(node, uuid.uuid4(), policy) for node in (0, 1)]
+        writers.append(DoomedWriter(2, uuid.uuid4(), policy))
+        try:
+            for writer in writers:
+                writer.start()
+            time.sleep(4)
+            cluster('kill-node', '2')
+            # CTDB elects and recovers, and smbd waits for that.
+            time.sleep(25)
+            rates = self.rates(writers[:2], 8)
+            print('\ntwo of three nodes: %s' % rates)
+            self.assertTrue(570 < sum(rates) < 620, rates)
+            self.assertIn(policy, self.policies(1))
+            self.assertGreaterEqual(len(json.loads(
+                on(1, 'hvrsctl', 'qos', 'flows', '--json'))), 2)
+        finally:
+            for writer in writers:
+                writer.stop = True
+            for writer in writers:
+                writer.join(20)
+            cluster('start-node', '2')
+        self.assertIn(policy, self.policies(2))
+
+    def test_one_flow_on_two_nodes(self):
+        flow = uuid.uuid4()
+        writers = [Writer(node, flow, NULL) for node in (0, 1)]
+        status, _ = writers[0].file.fsctl(CONTROL, request(
+            SET_POLICY, limit=400, name='VM'))
+        self.assertEqual(0, status)
+        try:
+            for writer in writers:
+                writer.start()
+            time.sleep(6)
+            rates = self.rates(writers, 6)
+            print('\none flow: %s' % rates)
+            self.assertTrue(380 < sum(rates) < 412, rates)
+        finally:
+            for writer in writers:
+                writer.stop = True
+            for writer in writers:
+                writer.join(20)
 
 
 class Cluster(unittest.TestCase):
@@ -61,10 +260,11 @@ class Cluster(unittest.TestCase):
             for name in REFUSED:
                 self.assertIn(name, lines[0])
             self.assertNotIn('trim', lines[0])
+            self.assertNotIn('qos', lines[0])
             # Nothing of it has begun: no database on any node.
             for place in ('run/samba', 'var/lib/ctdb', 'var/lib/samba',
                           'var/run/samba', 'var/cache/samba'):
-                for name in ('handles', 'tokens', 'rsvd', 'sqos', 'fsrvp'):
+                for name in ('handles', 'tokens', 'rsvd', 'fsrvp'):
                     found = glob.glob('/lab/nodes/%d/upper/%s/**/hvrs_%s*' %
                                       (node, place, name), recursive=True)
                     self.assertEqual([], found)
@@ -84,7 +284,7 @@ class Cluster(unittest.TestCase):
 
 if __name__ == '__main__':
     result = unittest.TextTestRunner(stream=sys.stdout).run(
-        unittest.defaultTestLoader.loadTestsFromTestCase(Cluster))
+        unittest.defaultTestLoader.loadTestsFromName('__main__'))
     bad = len(result.failures) + len(result.errors)
     skipped = len(result.skipped)
     print('%d passed, %d failed, %d skipped' %

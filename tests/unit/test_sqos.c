@@ -506,6 +506,196 @@ static void test_records(void **state)
 	talloc_free(group);
 }
 
+/* Of three who filled the limit two fall silent: the third gets all of it. */
+static void test_silent_flows_leave_their_share(void **state)
+{
+	struct sqos_group *group = talloc_zero(NULL, struct sqos_group);
+	struct sqos_policy policy = { .id = policy_id, .maximum = 900 };
+	struct sqos_reply reply = {};
+	struct sqos_flow flow = { .demand = 300, .policy = policy_id };
+	uint64_t now = 100000;
+	size_t i = 0;
+
+	(void)state;
+	for (i = 0; i < 3; i++) {
+		flow.id.bytes[0] = (uint8_t)i;
+		sqos_group_update(group, &flow, now);
+	}
+	sqos_assign(&flow, &policy, group, &reply);
+	assert_int_equal(reply.maximum, 300);
+	for (i = 0; i < 20; i++) {
+		now += 1000;
+		sqos_group_update(group, &flow, now);
+		sqos_assign(&flow, &policy, group, &reply);
+		assert_true(i < 6 || reply.maximum > 300);
+		flow.demand = reply.maximum;
+	}
+	assert_true(reply.maximum > 880);
+	assert_int_equal(group->count, 3);
+	talloc_free(group);
+}
+
+/* ---- nodes of a cluster ----------------------------------------------------- */
+
+#define NODES 5
+#define LIMIT 1000000
+
+/* A node that would do so much, and does what it is let. */
+struct machine {
+	uint64_t wants;		/* a second */
+	uint64_t done;
+	uint32_t part;
+	uint64_t asked;		/* ms */
+	bool down;
+};
+
+static uint64_t parts_sum(const struct sqos_nodes *nodes)
+{
+	uint64_t sum = 0;
+	size_t i = 0;
+
+	for (i = 0; i < nodes->count; i++) {
+		sum += nodes->nodes[i].part;
+	}
+	return sum;
+}
+
+/* What all do in so many seconds, each asking once a second at its own time. */
+static uint64_t cluster_runs(struct sqos_nodes *nodes, struct machine *machines,
+			     uint64_t *_now, uint64_t seconds)
+{
+	uint64_t end = *_now + seconds * 1000;
+	uint64_t all = 0;
+
+	for (; *_now < end; *_now += 10) {
+		size_t i = 0;
+
+		for (i = 0; i < NODES; i++) {
+			struct machine *machine = &machines[i];
+			struct sqos_used used = {
+				.io = machine->done, .io_limit = LIMIT,
+			};
+			uint64_t most = 0;
+
+			if (machine->down || machine->wants == 0) {
+				continue;
+			}
+			if (*_now >= machine->asked + 1000) {
+				sqos_nodes_ask(nodes, (uint32_t)i, &used,
+					       *_now, &machine->part);
+				machine->asked = *_now;
+			}
+			most = sqos_part(LIMIT, machine->part);
+			most = machine->wants < most ? machine->wants : most;
+			machine->done += most / 100;
+			all += most / 100;
+		}
+		/* Each may begin with its hundredth. */
+		assert_true(parts_sum(nodes) <=
+			    SQOS_WHOLE + NODES * SQOS_LEAST);
+	}
+	return all;
+}
+
+static void test_nodes_share_a_limit(void **state)
+{
+	struct machine machines[NODES] = {};
+	struct sqos_nodes nodes = {};
+	uint64_t now = 1000000;
+	uint64_t done = 0;
+	size_t i = 0;
+
+	(void)state;
+	for (i = 0; i < NODES; i++) {
+		machines[i].wants = i < 3 ? 10000000 : 0;
+		machines[i].asked = i * 217;
+	}
+	cluster_runs(&nodes, machines, &now, 5);
+	done = cluster_runs(&nodes, machines, &now, 10);
+	assert_in_range(done, LIMIT * 98 / 10, LIMIT * 101 / 10);
+	for (i = 0; i < 3; i++) {
+		assert_in_range(machines[i].part, SQOS_WHOLE / 3 - 20000,
+				SQOS_WHOLE / 3 + 20000);
+	}
+	/* One falls silent, and another begins. */
+	machines[0].down = true;
+	machines[4].wants = 10000000;
+	cluster_runs(&nodes, machines, &now, 8);
+	done = cluster_runs(&nodes, machines, &now, 10);
+	assert_in_range(done, LIMIT * 98 / 10, LIMIT * 101 / 10);
+	assert_in_range(machines[4].part, SQOS_WHOLE / 3 - 20000,
+			SQOS_WHOLE / 3 + 20000);
+}
+
+static void test_nodes_that_want_little_leave_the_rest(void **state)
+{
+	struct machine machines[NODES] = {
+		{ .wants = 100000 }, { .wants = 10000000 }, { .wants = 10000 },
+	};
+	struct sqos_nodes nodes = {};
+	uint64_t now = 1000000;
+	uint64_t done = 0;
+
+	(void)state;
+	cluster_runs(&nodes, machines, &now, 10);
+	done = cluster_runs(&nodes, machines, &now, 10);
+	assert_in_range(done, LIMIT * 97 / 10, LIMIT * 101 / 10);
+	/* Who wanted little and wakes up has as much as the other in some seconds. */
+	machines[0].wants = 10000000;
+	cluster_runs(&nodes, machines, &now, 8);
+	assert_true(machines[0].part > SQOS_WHOLE * 9 / 20);
+	assert_true(machines[2].part < SQOS_WHOLE / 10);
+	/* Alone, and below the limit: it has all of it. */
+	machines[0].down = machines[1].down = true;
+	cluster_runs(&nodes, machines, &now, 6);
+	assert_int_equal(machines[2].part, SQOS_WHOLE);
+}
+
+/* Records of many nodes, and clocks that jump. */
+static void test_nodes_are_bounded(void **state)
+{
+	struct sqos_nodes *nodes = talloc_zero(NULL, struct sqos_nodes);
+	struct sqos_nodes *again = talloc_zero(nodes, struct sqos_nodes);
+	const struct sqos_used used = { .io = 5, .kb = 7, .kb_limit = 100 };
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+	uint32_t part = 0;
+	uint32_t i = 0;
+
+	(void)state;
+	for (i = 0; i < SQOS_NODES_MAX; i++) {
+		assert_true(sqos_nodes_ask(nodes, i, &used, 10000, &part));
+		assert_true(part >= SQOS_LEAST);
+		assert_false(sqos_nodes_ask(nodes, i, &used, 10500, &part));
+	}
+	assert_false(sqos_nodes_ask(nodes, i, &used, 10000, &part));
+	assert_int_equal(part, SQOS_LEAST);
+	assert_int_equal(sqos_nodes_encode(nodes, nodes, &bytes, &length), 0);
+	assert_int_equal(sqos_nodes_decode(bytes, length, again), 0);
+	assert_memory_equal(nodes, again, sizeof(*nodes));
+	assert_false(sqos_nodes_over(bytes, length, 13000));
+	assert_true(sqos_nodes_over(bytes, length, 13001));
+	for (i = 0; i < length * 8; i++) {
+		bytes[i / 8] ^= (uint8_t)(1 << i % 8);
+		assert_int_not_equal(sqos_nodes_decode(bytes, length, again),
+				     0);
+		assert_true(sqos_nodes_over(bytes, length, 10000));
+		bytes[i / 8] ^= (uint8_t)(1 << i % 8);
+	}
+	assert_int_not_equal(sqos_nodes_decode(bytes, length - 1, again), 0);
+	/* An hour back, and a count that begins anew. */
+	assert_true(sqos_nodes_ask(nodes, 3, &used, 5000, &part));
+	assert_int_equal(nodes->count, 1);
+	assert_int_equal(part, SQOS_WHOLE);
+	assert_true(sqos_nodes_ask(nodes, 3, &(struct sqos_used) {
+		.kb_limit = 100 }, 6000, &part));
+	assert_int_equal(part, SQOS_WHOLE);
+	assert_int_equal(sqos_part(0, 5), 0);
+	assert_int_equal(sqos_part(3, 5), 1);
+	assert_int_equal(sqos_part(UINT64_MAX, SQOS_WHOLE), UINT64_MAX);
+	talloc_free(nodes);
+}
+
 static void test_policies_that_make_no_sense(void **state)
 {
 	struct sqos_policy good = { .id = policy_id, .name = "a",
@@ -549,6 +739,10 @@ int main(void)
 		cmocka_unit_test(test_status),
 		cmocka_unit_test(test_keys),
 		cmocka_unit_test(test_records),
+		cmocka_unit_test(test_silent_flows_leave_their_share),
+		cmocka_unit_test(test_nodes_share_a_limit),
+		cmocka_unit_test(test_nodes_that_want_little_leave_the_rest),
+		cmocka_unit_test(test_nodes_are_bounded),
 		cmocka_unit_test(test_policies_that_make_no_sense),
 	};
 

@@ -31,6 +31,20 @@ enum hvrsctl_dir {
 struct tdb_context *hvrsctl_database(enum hvrsctl_dir dir, const char *name,
 				     int access, bool *_missing);
 
+/* Whether Samba's databases are those of a cluster ("clustering = yes"). */
+bool hvrsctl_is_cluster(void);
+
+/*
+ * All records of a database of the cluster, made where there is none; each
+ * gets no tdb.  An exit status, with a message where it is no success.
+ */
+int hvrsctl_cluster_each(const char *name, bool persistent,
+			 tdb_traverse_func each, void *private_data);
+
+/* Stores a record of a persistent one, or deletes it (value NULL); the same. */
+int hvrsctl_cluster_store(const char *name, TDB_DATA key,
+			  const TDB_DATA *value);
+
 /*
  * The value of a parameter of [global], as testparm tells it; free() it.  NULL
  * where it is empty or testparm does not work.

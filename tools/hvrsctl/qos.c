@@ -95,9 +95,18 @@ static json_t *gather(enum hvrsctl_dir dir, const char *name,
 {
 	json_t *list = NULL;
 	bool missing = false;
-	struct tdb_context *tdb = hvrsctl_database(dir, name, O_RDONLY,
-						   &missing);
+	struct tdb_context *tdb = NULL;
 
+	if (hvrsctl_is_cluster()) {
+		list = json_array();
+		if (hvrsctl_cluster_each(name, dir == HVRSCTL_STATE, each,
+					 list) != HVRSCTL_OK) {
+			json_decref(list);
+			return NULL;
+		}
+		return list;
+	}
+	tdb = hvrsctl_database(dir, name, O_RDONLY, &missing);
 	if (tdb == NULL && !missing) {
 		return NULL;
 	}
@@ -233,10 +242,36 @@ static struct tdb_context *open_policies(void)
 				&missing);
 }
 
+/* Stores a policy's record, or deletes it (value NULL). */
+static int change(struct guid *id, const TDB_DATA *value)
+{
+	struct tdb_context *tdb = NULL;
+	int ret = HVRSCTL_OK;
+
+	if (hvrsctl_is_cluster()) {
+		return hvrsctl_cluster_store(POLICIES, policy_key(id), value);
+	}
+	tdb = open_policies();
+	if (tdb == NULL) {
+		return HVRSCTL_FAILED;
+	}
+	if (tdb_transaction_start(tdb) != 0 ||
+	    (value != NULL ? tdb_store(tdb, policy_key(id), *value,
+				       TDB_REPLACE)
+			   : tdb_delete(tdb, policy_key(id))) != 0 ||
+	    tdb_transaction_commit(tdb) != 0) {
+		fprintf(stderr, "hvrsctl qos: the policy cannot be %s: %s\n",
+			value != NULL ? "stored" : "removed",
+			tdb_errorstr(tdb));
+		ret = HVRSCTL_FAILED;
+	}
+	tdb_close(tdb);
+	return ret;
+}
+
 static int store_policy(const struct sqos_policy *policy)
 {
 	struct sqos_policy copy = *policy;
-	struct tdb_context *tdb = NULL;
 	uint8_t *bytes = NULL;
 	size_t length = 0;
 	const char *why = NULL;
@@ -246,22 +281,11 @@ static int store_policy(const struct sqos_policy *policy)
 		return complain(policy->name, why);
 	}
 	ret = sqos_policy_encode(NULL, policy, &bytes, &length);
-	tdb = ret == 0 ? open_policies() : NULL;
-	if (tdb == NULL) {
-		talloc_free(bytes);
+	if (ret != 0) {
 		return HVRSCTL_FAILED;
 	}
-	ret = HVRSCTL_OK;
-	if (tdb_transaction_start(tdb) != 0 ||
-	    tdb_store(tdb, policy_key(&copy.id),
-		      (TDB_DATA) { .dptr = bytes, .dsize = length },
-		      TDB_REPLACE) != 0 ||
-	    tdb_transaction_commit(tdb) != 0) {
-		fprintf(stderr, "hvrsctl qos: the policy cannot be stored: "
-			"%s\n", tdb_errorstr(tdb));
-		ret = HVRSCTL_FAILED;
-	}
-	tdb_close(tdb);
+	ret = change(&copy.id, &(TDB_DATA) {
+		.dptr = bytes, .dsize = length });
 	talloc_free(bytes);
 	return ret;
 }
@@ -318,28 +342,50 @@ static int read_policy(int argc, char **argv, struct sqos_policy *policy)
 	return HVRSCTL_OK;
 }
 
+struct search {
+	struct guid id;
+	struct sqos_policy *policy;
+	bool found;
+};
+
+static int look(struct tdb_context *tdb, TDB_DATA key, TDB_DATA value,
+		void *private_data)
+{
+	struct search *search = private_data;
+
+	(void)tdb;
+	if (key.dsize == sizeof(search->id.bytes) &&
+	    memcmp(key.dptr, search->id.bytes, key.dsize) == 0) {
+		search->found = sqos_policy_decode(value.dptr, value.dsize,
+						   search->policy) == 0;
+	}
+	return 0;
+}
+
 static int find_policy(const char *text, struct sqos_policy *_policy)
 {
+	struct search search = { .policy = _policy };
 	struct tdb_context *tdb = NULL;
-	struct guid id = {};
-	TDB_DATA value = {};
 	bool missing = false;
-	int ret = -ENOENT;
 
-	if (guid_parse(text, strlen(text), &id) != 0) {
+	if (guid_parse(text, strlen(text), &search.id) != 0) {
 		return complain(text, "that is no policy's id");
 	}
-	tdb = hvrsctl_database(HVRSCTL_STATE, POLICIES, O_RDONLY, &missing);
-	if (tdb != NULL) {
-		value = tdb_fetch(tdb, policy_key(&id));
-		tdb_close(tdb);
+	if (hvrsctl_is_cluster()) {
+		if (hvrsctl_cluster_each(POLICIES, true, look, &search) !=
+		    HVRSCTL_OK) {
+			return HVRSCTL_FAILED;
+		}
+	} else {
+		tdb = hvrsctl_database(HVRSCTL_STATE, POLICIES, O_RDONLY,
+				       &missing);
+		if (tdb != NULL) {
+			tdb_traverse_read(tdb, look, &search);
+			tdb_close(tdb);
+		}
 	}
-	if (value.dptr != NULL) {
-		ret = sqos_policy_decode(value.dptr, value.dsize, _policy);
-		free(value.dptr);
-	}
-	return ret == 0 ? HVRSCTL_OK : complain(text, "there is no such "
-						"policy");
+	return search.found ? HVRSCTL_OK : complain(text, "there is no such "
+						    "policy");
 }
 
 static int policy_add(int argc, char **argv)
@@ -388,26 +434,10 @@ static int policy_set(int argc, char **argv)
 static int policy_remove(int argc, char **argv)
 {
 	struct sqos_policy policy = {};
-	struct tdb_context *tdb = NULL;
 	int ret = argc == 1 ? find_policy(argv[0], &policy)
 			    : complain("remove", "it wants a policy's id");
 
-	if (ret != HVRSCTL_OK) {
-		return ret;
-	}
-	tdb = open_policies();
-	if (tdb == NULL) {
-		return HVRSCTL_FAILED;
-	}
-	if (tdb_transaction_start(tdb) != 0 ||
-	    tdb_delete(tdb, policy_key(&policy.id)) != 0 ||
-	    tdb_transaction_commit(tdb) != 0) {
-		fprintf(stderr, "hvrsctl qos: it cannot be removed: %s\n",
-			tdb_errorstr(tdb));
-		ret = HVRSCTL_FAILED;
-	}
-	tdb_close(tdb);
-	return ret;
+	return ret == HVRSCTL_OK ? change(&policy.id, NULL) : ret;
 }
 
 static int policy_list(int argc, char **argv)
