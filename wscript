@@ -170,7 +170,7 @@ def _tunnels(bld, libs):
             continue
         bld.shlib(target='rpc_server/' + name,
                   source=sources + bld.path.ant_glob(
-                      'samba/state_%s.c samba/debug.c' % name),
+                      'samba/state_%s.c samba/debug.c samba/step.c' % name),
                   includes='rpc_server/%s samba lib' % name,
                   cflags=['-fPIC', '-fvisibility=hidden'] + SAMBA_WARNINGS,
                   linkflags=['-Wl,-z,now', '-Wl,-z,relro',

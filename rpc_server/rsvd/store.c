@@ -3,6 +3,7 @@
  * that file, so that a shared disk stacks on whatever the share has.
  */
 #include "server.h"
+#include "step.h"
 
 struct rsvd_store {
 	struct store store;
@@ -233,6 +234,7 @@ static void on_fsync(struct tevent_req *req)
 	int ret = SMB_VFS_FSYNC_RECV(req, &state);
 
 	TALLOC_FREE(req);
+	step("rsvd-flushed");
 	pending_end(p, ret == 0 ? 0 : state.error != 0 ? -state.error : -EIO);
 }
 

@@ -269,6 +269,76 @@ class Fence(rsvd.Case):
         self.untouched()
 
 
+class Dead(rsvd.Case):
+    """The loser's process ends in the middle of a write that takes a new block:
+    after the first flush only its data are on disk, after the second the log
+    says that they count, and the table does not know yet.  Either way the
+    answer to PREEMPT AND ABORT settles it."""
+
+    AT, PIECE = 8 * lab.MIB, 64 * lab.KIB
+    DATA = b'L' * PIECE
+
+    def setUp(self):
+        super().setUp()
+        self.winner, self.loser = self.disk(), self.other()
+        self.good(self.loser.pr_out(IGNORE, 0, 0, 1))
+        self.good(self.loser.pr_out(RESERVE, WE_RO, 1))
+        self.good(self.winner.pr_out(IGNORE, 0, 0, 2))
+        # The first change of a session has flushes of its own.
+        self.expect(0, self.loser.write_status(0, self.DATA))
+        self.expect(0, self.winner.flush())
+        self.process = rsvd.server_process(self.server, self.loser)
+
+    def stop_in_write(self, flushes):
+        """A write of the loser, its process stopped after so many flushes."""
+        for i in range(flushes):
+            self.server.die_at('stop-rsvd-flushed')
+            if i == 0:
+                self.loser.write_send(self.AT, self.DATA)
+            else:
+                os.kill(self.process, signal.SIGCONT)
+            deadline = time.monotonic() + 10
+            while not self.server.has_died('stop-rsvd-flushed') or \
+                    lab.state(self.process) != 'T':
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.001)
+
+    def settled(self, wanted):
+        """What the winner reads stays, though others change the table."""
+        self.assert_bytes(wanted,
+                          self.winner.read_status(self.AT, self.PIECE)[1])
+        other = self.other()
+        self.good(other.pr_out(IGNORE, 0, 0, 3))
+        for disk, at in ((self.winner, 20), (other, 30)):
+            self.expect(0, disk.write_status(at * lab.MIB, b'W' * 4096))
+            self.assert_bytes(wanted, disk.read_status(self.AT,
+                                                       self.PIECE)[1])
+        other.close()
+        self.winner.close()
+        lab.run('qemu-img', 'check', self.image)
+        again = self.disk()
+        self.assert_bytes(wanted, again.read_status(self.AT, self.PIECE)[1])
+
+    def test_killed_before_the_log_is_written(self):
+        self.stop_in_write(1)
+        os.kill(self.process, signal.SIGKILL)
+        self.good(self.winner.pr_out(ABORT, WE_RO, 2, 1))
+        self.settled(bytes(self.PIECE))
+
+    def test_killed_after_the_log_is_written(self):
+        self.stop_in_write(2)
+        os.kill(self.process, signal.SIGKILL)
+        self.good(self.winner.pr_out(ABORT, WE_RO, 2, 1))
+        self.settled(self.DATA)
+
+    def test_stopped_after_the_log_is_written(self):
+        """The server ends what does not end, and settles that too."""
+        self.stop_in_write(2)
+        self.good(self.winner.pr_out(ABORT, WE_RO, 2, 1))
+        self.assertEqual(1, len(self.server.lines('killed')))
+        self.settled(self.DATA)
+
+
 class StuckDisk(rsvd.Case):
     """The loser's write hangs in the kernel: nobody is answered before it is
     over, as killing the process does not end it."""
