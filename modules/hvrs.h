@@ -314,6 +314,8 @@ bool hvrs_tunnel_read(struct smb_request *smbreq, struct files_struct *fsp,
 bool hvrs_tunnel_write(struct smb_request *smbreq, struct files_struct *fsp,
 		       uint64_t offset, DATA_BLOB data, bool through,
 		       NTSTATUS *_status);
+NTSTATUS hvrs_tunnel_file_info(struct files_struct *fsp, uint16_t level,
+			       size_t room, SMB_STRUCT_STAT *st);
 void hvrs_tunnel_close(struct files_struct *fsp);
 
 /*

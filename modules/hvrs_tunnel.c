@@ -254,6 +254,22 @@ bool hvrs_tunnel_write(struct smb_request *smbreq, struct files_struct *fsp,
 	return false;
 }
 
+NTSTATUS hvrs_tunnel_file_info(struct files_struct *fsp, uint16_t level,
+			       size_t room, SMB_STRUCT_STAT *st)
+{
+	NTSTATUS status = NT_STATUS_OK;
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(servers) && NT_STATUS_IS_OK(status); i++) {
+		const struct tunnel_server *server = servers[i].server;
+
+		if (server != NULL && server->file_info != NULL) {
+			status = server->file_info(fsp, level, room, st);
+		}
+	}
+	return status;
+}
+
 uint64_t hvrs_tunnel_charge(const struct hvrs_share *share,
 			    struct files_struct *fsp, size_t length,
 			    void **_flow)

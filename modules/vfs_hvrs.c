@@ -282,6 +282,7 @@ static const struct hooks_client core_client = {
 	.name_cut = hvrs_tunnel_name_cut,
 	.read = hvrs_tunnel_read,
 	.write = hvrs_tunnel_write,
+	.file_info = hvrs_tunnel_file_info,
 };
 
 static bool core_hooks_wanted(void)

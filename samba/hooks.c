@@ -17,6 +17,12 @@ static NTSTATUS (*core_do_qfsinfo)(
 	uint16_t, uint16_t, unsigned int, size_t *, struct files_struct *,
 	struct smb_filename *, char **, int *);
 
+static NTSTATUS (*core_do_qfilepathinfo)(
+	connection_struct *, TALLOC_CTX *, struct smb_request *, uint16_t,
+	files_struct *, struct smb_filename *, bool, struct timespec,
+	struct ea_list *, uint16_t, unsigned int, size_t *, char **,
+	unsigned int *);
+
 static uint32_t (*core_create_ucf_flags)(struct smb_request *, uint32_t,
 					 uint32_t);
 static NTSTATUS (*core_convert)(TALLOC_CTX *, connection_struct *,
@@ -169,6 +175,30 @@ static NTSTATUS hooked_do_qfsinfo(
 	return status;
 }
 
+static NTSTATUS hooked_do_qfilepathinfo(
+	connection_struct *conn, TALLOC_CTX *mem_ctx, struct smb_request *req,
+	uint16_t level, files_struct *fsp, struct smb_filename *fname,
+	bool delete_pending, struct timespec write_time, struct ea_list *eas,
+	uint16_t flags2, unsigned int max_data, size_t *fixed, char **data,
+	unsigned int *length)
+{
+	SMB_STRUCT_STAT real = fname->st;
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (fsp != NULL) {
+		status = hooks_client->file_info(fsp, level, max_data,
+						 &fname->st);
+	}
+	if (NT_STATUS_IS_OK(status)) {
+		status = core_do_qfilepathinfo(
+			conn, mem_ctx, req, level, fsp, fname, delete_pending,
+			write_time, eas, flags2, max_data, fixed, data,
+			length);
+	}
+	fname->st = real;
+	return status;
+}
+
 void hooks_install(const struct hooks_client *client)
 {
 	const struct plt_hook own[] = {
@@ -176,6 +206,8 @@ void hooks_install(const struct hooks_client *client)
 		  (void **)&core_ioctl_filesys },
 		{ "smbd_do_qfsinfo", hooked_do_qfsinfo,
 		  (void **)&core_do_qfsinfo },
+		{ "smbd_do_qfilepathinfo", hooked_do_qfilepathinfo,
+		  (void **)&core_do_qfilepathinfo },
 		{ "filename_create_ucf_flags", hooked_create_ucf_flags,
 		  (void **)&core_create_ucf_flags },
 		{ "filename_convert_dirfsp", hooked_convert,

@@ -48,6 +48,14 @@ struct hooks_client {
 	bool (*write)(struct smb_request *smbreq, struct files_struct *fsp,
 		      uint64_t offset, DATA_BLOB data, bool through,
 		      NTSTATUS *_status);
+
+	/*
+	 * QUERY_INFO of an open file: level is smbd's own, room what the
+	 * client has for the answer, and st, which may be changed, what it is
+	 * made of.  An error is the answer.
+	 */
+	NTSTATUS (*file_info)(struct files_struct *fsp, uint16_t level,
+			      size_t room, SMB_STRUCT_STAT *st);
 };
 
 /*

@@ -104,6 +104,11 @@ struct tunnel_server {
 		      uint64_t offset, DATA_BLOB data, bool through,
 		      NTSTATUS *_status);
 	/*
+	 * QUERY_INFO of a file, as struct hooks_client's file_info; or NULL.
+	 */
+	NTSTATUS (*file_info)(struct files_struct *fsp, uint16_t level,
+			      size_t room, SMB_STRUCT_STAT *st);
+	/*
 	 * A read or write of so many bytes: for how many microseconds it has
 	 * to wait; a flush is of length 0 and waits for nothing.  policy is
 	 * that of opens that are in no flow, "" for none.  charged() is called

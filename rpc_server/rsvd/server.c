@@ -549,6 +549,7 @@ static const struct tunnel_server server = {
 	.ioctl = rsvd_ioctl,
 	.read = rsvd_read,
 	.write = rsvd_write,
+	.file_info = rsvd_file_info,
 	.close = rsvd_close,
 	.owns = rsvd_owns,
 	.save = rsvd_save,

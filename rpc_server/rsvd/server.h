@@ -518,6 +518,9 @@ bool rsvd_read(struct smb_request *smbreq, struct files_struct *fsp,
 bool rsvd_write(struct smb_request *smbreq, struct files_struct *fsp,
 		uint64_t offset, DATA_BLOB data, bool through,
 		NTSTATUS *_status);
+/* As struct hooks_client's: the size is the disk's, the allocation its file's. */
+NTSTATUS rsvd_file_info(struct files_struct *fsp, uint16_t level, size_t room,
+			SMB_STRUCT_STAT *st);
 bool rsvd_ioctl(uint32_t code, struct tevent_context *ev,
 		struct tevent_req *req, struct smbd_smb2_ioctl_state *state);
 

@@ -118,7 +118,10 @@ static void disk_info(struct rsvd_call *call)
 	info.type = v.type == VHDX_FIXED ? 2 : 3;
 	info.block_size = v.type == VHDX_FIXED ? 0 : v.block_size;
 	info.disk_id = v.disk_id;
-	info.file_size = v.file_size;
+	/* Others may have made it longer. */
+	if (store_size(call->open->image->leaf, &info.file_size) != 0) {
+		info.file_size = v.file_size;
+	}
 	rsvd_disk_info_encode(&info, out);
 	rsvd_call_body(call, out, sizeof(out));
 }
@@ -129,6 +132,48 @@ static void validate_disk(struct rsvd_call *call)
 	uint8_t valid = 1;
 
 	rsvd_call_body(call, &valid, 1);
+}
+
+/* ---- QUERY_INFO ---------------------------------------------------------------------- */
+
+/* [MS-FSCC] 2.4: the levels that are refused where there is no room. */
+static const struct {
+	uint16_t level;
+	size_t size;
+} file_levels[] = {
+	{ SMB_FILE_STANDARD_INFORMATION, 24 },
+	{ SMB_FILE_NETWORK_OPEN_INFORMATION, 56 },
+	{ SMB_FILE_END_OF_FILE_INFORMATION, 8 },
+};
+
+NTSTATUS rsvd_file_info(struct files_struct *fsp, uint16_t level, size_t room,
+			SMB_STRUCT_STAT *st)
+{
+	struct rsvd_open *open = rsvd_open_find(fsp);
+	const struct scsi_geometry *g = NULL;
+	uint64_t size = 0;
+	size_t i = 0;
+
+	if (open == NULL) {
+		return NT_STATUS_OK;
+	}
+	for (i = 0; i < ARRAY_SIZE(file_levels); i++) {
+		if (file_levels[i].level == level &&
+		    room < file_levels[i].size) {
+			return NT_STATUS_BUFFER_TOO_SMALL;
+		}
+	}
+	if (!open->is_virtual) {
+		return NT_STATUS_OK;
+	}
+	look_again(open);
+	g = &open->scsi.geometry;
+	if (store_size(open->image->leaf, &size) != 0) {
+		return NT_STATUS_INTERNAL_ERROR;
+	}
+	st->st_ex_size = (off_t)(g->blocks * g->block_size);
+	st->st_ex_blocks = (blkcnt_t)(size + 511) / 512;
+	return NT_STATUS_OK;
 }
 
 /* ---- SCSI --------------------------------------------------------------------------------- */

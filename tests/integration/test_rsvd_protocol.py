@@ -201,6 +201,77 @@ class ShareModes(rsvd.Case):
         self.assertEqual(before, lab.content(self.image))
 
 
+class Sizes(rsvd.Case):
+    """QUERY_INFO of a shared open tells of the disk, not of its file."""
+
+    def told(self, disk):
+        """(AllocationSize, EndOfFile), which all levels agree on."""
+        status, standard = disk.info(5, max_out=24)
+        self.expect(0, status)
+        found = struct.unpack_from('<QQ', standard)
+        for level, at in ((34, 32), (18, 40)):
+            status, data = disk.info(level)
+            self.expect(0, status)
+            self.assertEqual(found, struct.unpack_from('<QQ', data, at))
+        self.assertEqual((0, struct.pack('<Q', found[1])), disk.info(20))
+        return found
+
+    def container(self, path=None):
+        return os.stat(path or self.image).st_size
+
+    def test_of_a_dynamic_disk(self):
+        disk, other = self.disk(), self.other()
+        self.assertEqual((self.container(), 64 * lab.MIB), self.told(disk))
+        before = self.container()
+        self.expect(0, other.write_status(9 * lab.MIB, lab.pattern(4096)))
+        self.assertLess(before, self.container())
+        self.assertEqual((self.container(), 64 * lab.MIB), self.told(disk))
+        info = disk.tunnel(rsvd.DISK_INFO, bytes(56))[2]
+        self.assertEqual((self.container(),),
+                         struct.unpack_from('<Q', info, 32))
+
+    def test_of_a_fixed_disk(self):
+        path = rsvd.make_disk(self.path('fixed.vhdx'), 8 * lab.MIB, 'fixed')
+        self.assertEqual((self.container(path), 8 * lab.MIB),
+                         self.told(self.disk('t/fixed.vhdx')))
+
+    def test_of_a_disk_that_somebody_else_resized(self):
+        disk, other = self.disk(), self.other()
+        self.expect(0, other.resize(80 * lab.MIB))
+        self.assertEqual(80 * lab.MIB, self.told(disk)[1])
+
+    def test_of_a_set(self):
+        """The file behind it is the one that is written to."""
+        rsvd.make_set(self.path('set.vhds'))
+        disk = self.disk('t/set.vhds')
+        self.expect(0, disk.write_status(0, lab.pattern(lab.MIB)))
+        (leaf,) = [name for name in os.listdir(self.directory)
+                   if name.endswith('.avhdx')]
+        self.assertEqual((self.container(self.path(leaf)), 64 * lab.MIB),
+                         self.told(disk))
+
+    def test_without_room(self):
+        disk = self.disk()
+        for level, room in ((5, 24), (34, 56), (20, 8)):
+            self.expect(smb2.BUFFER_TOO_SMALL,
+                        disk.info(level, max_out=room - 1)[0])
+            self.expect(0, disk.info(level, max_out=room)[0])
+
+    def test_other_opens_of_the_file(self):
+        """Theirs are the file's own, with smbd's status for no room."""
+        disk = self.disk()
+        reader = self.tree.create('t/disk.vhdx', access=smb2.READ_ONLY,
+                                  disposition=smb2.OPEN)
+        self.assertEqual(self.container(), self.told(reader)[1])
+        self.expect(smb2.INFO_LENGTH_MISMATCH, reader.info(5, max_out=23)[0])
+        disk.close()
+        reader.close()
+        raw = self.disk(context=rsvd.open_context(uuid.uuid4(),
+                                                  originator=4))
+        self.assertEqual(self.container(), self.told(raw)[1])
+        self.expect(smb2.BUFFER_TOO_SMALL, raw.info(5, max_out=23)[0])
+
+
 class Tunnel(rsvd.Case):
 
     def test_generic_checks(self):
