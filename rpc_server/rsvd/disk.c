@@ -64,6 +64,11 @@ static void on_settled(struct tevent_req *req)
 		extent.length = io->length;
 		error = 0;
 	}
+	if (!step->open->scsi.geometry.thin) {
+		/* [SBC-3] 5.6: a disk that is not thin has all its blocks. */
+		extent.kind = VHDX_EXTENT_DATA;
+		extent.length = io->length;
+	}
 	io->mapped = extent.kind == VHDX_EXTENT_DATA;
 	io->length = extent.length;
 	step_end(step, error);
@@ -228,6 +233,18 @@ static void on_refused(struct tevent_context *ev, struct tevent_timer *timer,
 	step_end(private_data, -EIO);
 }
 
+static bool changes_disk(const struct step *step)
+{
+	switch (step->io->op) {
+	case SCSI_IO_WRITE:
+		return true;
+	case SCSI_IO_UNMAP:
+		return step->open->scsi.geometry.unmapped_zero;
+	default:
+		return false;
+	}
+}
+
 /* What changes the disk is noted before it begins, or does not begin. */
 static void note_and_start(struct step *step)
 {
@@ -235,7 +252,7 @@ static void note_and_start(struct step *step)
 	struct tevent_req *req = NULL;
 	int ret = 0;
 
-	if (io->op == SCSI_IO_WRITE || io->op == SCSI_IO_UNMAP) {
+	if (changes_disk(step)) {
 		ret = rsvd_changes_note(step->image, io->offset, io->length);
 	}
 	if (ret == 0) {

@@ -272,6 +272,87 @@ class Sizes(rsvd.Case):
         self.expect(smb2.BUFFER_TOO_SMALL, raw.info(5, max_out=23)[0])
 
 
+class Unmap(rsvd.Case):
+    """UNMAP frees on a disk that says it is thin, and does nothing on one
+    that says it is not."""
+
+    AT = 4 * lab.MIB
+
+    def page(self, disk, page):
+        return self.good(disk.scsi([0x12, 1, page, 0, 255], room=255)).data
+
+    def written(self, kind):
+        path = rsvd.make_disk(self.path('u.vhdx'), 16 * lab.MIB, kind)
+        disk = self.disk('t/u.vhdx')
+        data = lab.pattern(2 * lab.MIB, 3)
+        for at in (0, lab.MIB):
+            self.expect(0, disk.write_status(self.AT + at,
+                                             data[at:at + lab.MIB]))
+        self.expect(0, disk.flush())
+        return path, disk, data
+
+    def unmap(self, disk, offset, length):
+        self.good(disk.scsi([0x42, 0, 0, 0, 0, 0, 0, 0, 24], struct.pack(
+            '>HHIQII', 22, 16, 0, offset // 512, length // 512, 0)))
+
+    def status(self, disk, offset):
+        """(offset, length, state) of the extents from there on."""
+        data = self.good(disk.scsi(struct.pack(
+            '>BBQIBB', 0x9E, 0x12, offset // 512, 4096, 0, 0),
+            room=4096)).data
+        return [(512 * at, 512 * count, state) for at, count, state in
+                struct.iter_unpack('>QIBxxx', data[8:])]
+
+    def test_of_a_dynamic_disk(self):
+        path, disk, data = self.written('dynamic')
+        # LBPU, LBPWS, LBPWS10, LBPRZ; thin; LBPME, LBPRZ
+        self.assertEqual(bytes([0, 0xB2, 0, 4, 1, 0xE4, 2, 0]),
+                         self.page(disk, 0xB2))
+        capacity = self.good(disk.scsi([0x9E, 0x10] + [0] * 11 + [32],
+                                       room=32)).data
+        self.assertEqual(0xC0, capacity[14])
+        before = lab.blocks(path)
+        self.unmap(disk, self.AT, lab.MIB)
+        self.assertLessEqual(lab.blocks(path), before - lab.MIB)
+        self.assert_bytes(bytes(lab.MIB), disk.read_status(self.AT,
+                                                           lab.MIB)[1])
+        self.assert_bytes(data[lab.MIB:], disk.read_status(
+            self.AT + lab.MIB, lab.MIB)[1])
+        self.assertEqual([(self.AT, lab.MIB, 1),
+                          (self.AT + lab.MIB, lab.MIB, 0),
+                          (self.AT + 2 * lab.MIB, 10 * lab.MIB, 1)],
+                         self.status(disk, self.AT))
+
+    def test_of_a_fixed_disk(self):
+        path, disk, data = self.written('fixed')
+        # LBPU alone, as [MS-HVRS] has it; not thin; no LBPME
+        self.assertEqual(bytes([0, 0xB2, 0, 4, 1, 0x80, 0, 0]),
+                         self.page(disk, 0xB2))
+        capacity = self.good(disk.scsi([0x9E, 0x10] + [0] * 11 + [32],
+                                       room=32)).data
+        self.assertEqual(0, capacity[14])
+        before = lab.blocks(path), lab.content(path)
+        self.unmap(disk, self.AT, lab.MIB)
+        self.unmap(disk, 0, 16 * lab.MIB)
+        self.assertEqual(before[0], lab.blocks(path))
+        self.assert_bytes(before[1], lab.content(path))
+        self.assert_bytes(data[:lab.MIB], disk.read_status(self.AT,
+                                                           lab.MIB)[1])
+        self.assertEqual([(0, 16 * lab.MIB, 0)], self.status(disk, 0))
+
+    def test_write_same_with_unmap_reads_as_zero_on_both(self):
+        for kind in ('fixed', 'dynamic'):
+            path, disk, data = self.written(kind)
+            self.good(disk.scsi(struct.pack('>BBQIBB', 0x93, 0x09, (
+                self.AT + 512) // 512, lab.MIB // 512, 0, 0)))
+            wanted = data[:512] + bytes(lab.MIB) + data[512 + lab.MIB:]
+            for at in (0, lab.MIB):
+                self.assert_bytes(wanted[at:at + lab.MIB], disk.read_status(
+                    self.AT + at, lab.MIB)[1], kind)
+            disk.close()
+            os.unlink(path)
+
+
 class Tunnel(rsvd.Case):
 
     def test_generic_checks(self):
