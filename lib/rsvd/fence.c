@@ -11,13 +11,26 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAGIC 0x31434E4656525348ULL
+#define MAGIC 0x32434E4656525348ULL
 #define NONE UINT64_MAX
 #define LOCK_WORK 0x0FFFF0
 #define LOCK_EXCLUSIVE 0x100000
 #define LOCK_SLOT 0x100001
 /* Generations of writes under way that are told apart; more are joined. */
 #define TRACKED 8
+/* Ranges under way that are told apart; more are joined in the last. */
+#define RANGES 64
+#define RANGE_ALL (RANGES - 1)
+
+/*
+ * Bytes from start to before end; none where end is 0.  The end is written
+ * last and read first: who meets a range while it changes either sees the new
+ * one later, or is seen himself.
+ */
+struct range {
+	uint64_t start;
+	uint64_t end;
+};
 
 struct slot {
 	uint64_t oldest;	/* generation of a write under way, or NONE */
@@ -25,12 +38,15 @@ struct slot {
 	struct guid nexus;
 	struct rsvd_fence_counters counters;
 	uint64_t unused[7];
+	struct range ranges[RANGES];	/* that are being changed */
 };
 
 struct page {
 	uint64_t magic;
 	uint64_t generation;
-	uint64_t unused[14];
+	struct range exclusive;
+	uint64_t exclusive_turn;	/* a count, and the slot in 8 bits */
+	uint64_t unused[11];
 	struct slot slots[RSVD_FENCE_SLOTS];
 };
 
@@ -39,6 +55,8 @@ struct rsvd_fence {
 	struct page *page;
 	uint32_t slot;
 	bool exclusive;
+	uint64_t ranges;	/* entries in use, as bits */
+	uint32_t joined;	/* changes in the last one */
 	bool taken[RSVD_FENCE_LOCKS];
 	struct {
 		uint64_t generation;
@@ -107,6 +125,26 @@ static int fence_map(struct rsvd_fence *fence)
 	return 0;
 }
 
+static void range_put(struct range *range, uint64_t start, uint64_t end)
+{
+	__atomic_store_n(&range->start, start, __ATOMIC_RELAXED);
+	__atomic_store_n(&range->end, end, __ATOMIC_SEQ_CST);
+}
+
+static void range_clear(struct range *range)
+{
+	__atomic_store_n(&range->end, 0, __ATOMIC_SEQ_CST);
+}
+
+static bool range_meets(const struct range *range, uint64_t start,
+			uint64_t end)
+{
+	uint64_t its_end = __atomic_load_n(&range->end, __ATOMIC_SEQ_CST);
+
+	return its_end > start &&
+		__atomic_load_n(&range->start, __ATOMIC_SEQ_CST) < end;
+}
+
 static int fence_take_slot(struct rsvd_fence *fence, const struct guid *nexus,
 			   uint64_t pid)
 {
@@ -114,6 +152,7 @@ static int fence_take_slot(struct rsvd_fence *fence, const struct guid *nexus,
 
 	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
 		struct slot *slot = &fence->page->slots[i];
+		size_t r = 0;
 		int ret = lock_byte(fence->fd, F_OFD_SETLK, F_WRLCK,
 				    LOCK_SLOT + (off_t)i, NULL);
 
@@ -124,6 +163,9 @@ static int fence_take_slot(struct rsvd_fence *fence, const struct guid *nexus,
 			return ret;
 		}
 		__atomic_store_n(&slot->oldest, NONE, __ATOMIC_SEQ_CST);
+		for (r = 0; r < RANGES; r++) {
+			range_clear(&slot->ranges[r]);
+		}
 		slot->nexus = *nexus;
 		slot->pid = pid;
 		slot->counters = (struct rsvd_fence_counters) {};
@@ -274,6 +316,21 @@ uint64_t rsvd_fence_settle(struct rsvd_fence *fence)
 	return generation;
 }
 
+/* Whether the last thread of the slot's process has not ended. */
+static bool slot_is_held(struct rsvd_fence *fence, uint32_t slot)
+{
+	short type = F_UNLCK;
+	int ret = 0;
+
+	/* One's own lock is no hindrance, so it does not show. */
+	if (slot == fence->slot) {
+		return true;
+	}
+	ret = lock_byte(fence->fd, F_OFD_GETLK, F_WRLCK,
+			LOCK_SLOT + (off_t)slot, &type);
+	return ret != 0 || type != F_UNLCK;
+}
+
 unsigned rsvd_fence_busy(struct rsvd_fence *fence, uint64_t generation,
 			 bool (*each)(void *private_data,
 				      const struct guid *nexus, uint64_t pid),
@@ -284,21 +341,11 @@ unsigned rsvd_fence_busy(struct rsvd_fence *fence, uint64_t generation,
 
 	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
 		const struct slot *slot = &fence->page->slots[i];
-		short type = F_UNLCK;
 
 		if (slot->pid == 0 ||
 		    __atomic_load_n(&slot->oldest, __ATOMIC_SEQ_CST) >=
-		    generation) {
+		    generation || !slot_is_held(fence, i)) {
 			continue;
-		}
-		/* One's own lock is no hindrance, so it does not show. */
-		if (i != fence->slot) {
-			int ret = lock_byte(fence->fd, F_OFD_GETLK, F_WRLCK,
-					    LOCK_SLOT + (off_t)i, &type);
-
-			if (ret == 0 && type == F_UNLCK) {
-				continue;
-			}
 		}
 		busy += each(private_data, &slot->nexus, slot->pid) ? 1 : 0;
 	}
@@ -337,8 +384,68 @@ int rsvd_fence_look(const char *path, uint32_t slot, uint64_t pid,
 	return 0;
 }
 
-int rsvd_fence_exclusive(struct rsvd_fence *fence)
+/* ---- ranges ----------------------------------------------------------------------------- */
+
+/* Who died has no range any more, whatever the page says. */
+static bool exclusive_is_held(struct rsvd_fence *fence)
 {
+	short type = F_UNLCK;
+	int ret = 0;
+
+	if (fence->exclusive) {
+		return true;
+	}
+	ret = lock_byte(fence->fd, F_OFD_GETLK, F_WRLCK, LOCK_EXCLUSIVE,
+			&type);
+	return ret != 0 || type != F_UNLCK;
+}
+
+int rsvd_fence_range_enter(struct rsvd_fence *fence, uint64_t offset,
+			   uint64_t length, uint32_t *_entry)
+{
+	struct range *ranges = fence->page->slots[fence->slot].ranges;
+	uint64_t unused = ~fence->ranges & ((1ULL << RANGE_ALL) - 1);
+	uint32_t entry = unused != 0 ? (uint32_t)__builtin_ctzll(unused)
+				     : RANGE_ALL;
+	uint64_t end = offset + length;
+
+	if (entry == RANGE_ALL) {
+		fence->joined++;
+		offset = 0;
+		end = UINT64_MAX;
+	} else {
+		fence->ranges |= 1ULL << entry;
+	}
+	range_put(&ranges[entry], offset, end);
+	if (range_meets(&fence->page->exclusive, offset, end) &&
+	    exclusive_is_held(fence)) {
+		rsvd_fence_range_exit(fence, entry);
+		return -EAGAIN;
+	}
+	*_entry = entry;
+	return 0;
+}
+
+void rsvd_fence_range_exit(struct rsvd_fence *fence, uint32_t entry)
+{
+	struct range *ranges = fence->page->slots[fence->slot].ranges;
+
+	if (entry == RANGE_ALL) {
+		fence->joined--;
+		if (fence->joined > 0) {
+			return;
+		}
+	} else {
+		fence->ranges &= ~(1ULL << entry);
+	}
+	range_clear(&ranges[entry]);
+}
+
+int rsvd_fence_exclusive(struct rsvd_fence *fence, uint64_t offset,
+			 uint64_t length)
+{
+	struct page *page = fence->page;
+	uint64_t turn = 0;
 	int ret = 0;
 
 	if (fence->exclusive) {
@@ -348,12 +455,53 @@ int rsvd_fence_exclusive(struct rsvd_fence *fence)
 	if (ret == -EACCES) {
 		return -EAGAIN;
 	}
-	fence->exclusive = ret == 0;
-	return ret;
+	if (ret != 0) {
+		return ret;
+	}
+	fence->exclusive = true;
+	range_clear(&page->exclusive);
+	turn = __atomic_load_n(&page->exclusive_turn, __ATOMIC_SEQ_CST) >> 8;
+	__atomic_store_n(&page->exclusive_turn, (turn + 1) << 8 | fence->slot,
+			 __ATOMIC_SEQ_CST);
+	range_put(&page->exclusive, offset, offset + length);
+	return 0;
+}
+
+bool rsvd_fence_is_settled(struct rsvd_fence *fence)
+{
+	const struct range *own = &fence->page->exclusive;
+	uint32_t i = 0;
+	size_t r = 0;
+
+	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
+		const struct slot *slot = &fence->page->slots[i];
+
+		for (r = 0; slot->pid != 0 && r < RANGES; r++) {
+			if (range_meets(&slot->ranges[r], own->start,
+					own->end) && slot_is_held(fence, i)) {
+				return false;
+			}
+		}
+	}
+	return true;
+}
+
+uint64_t rsvd_fence_owner(struct rsvd_fence *fence, uint64_t *_turn)
+{
+	struct page *page = fence->page;
+	uint64_t turn = __atomic_load_n(&page->exclusive_turn,
+					__ATOMIC_SEQ_CST);
+
+	*_turn = turn;
+	if (!exclusive_is_held(fence)) {
+		return 0;
+	}
+	return page->slots[turn & 0xFF].pid;
 }
 
 void rsvd_fence_release(struct rsvd_fence *fence)
 {
+	range_clear(&fence->page->exclusive);
 	fence->exclusive = false;
 	(void)lock_byte(fence->fd, F_OFD_SETLK, F_UNLCK, LOCK_EXCLUSIVE, NULL);
 }

@@ -8,6 +8,10 @@
  * published.  So either the writer sees the change, or the changer sees the
  * write and waits for its end.
  *
+ * Ranges are kept in the same way: a write publishes which bytes it changes and
+ * then looks whether somebody compares them; who compares says which, and then
+ * looks at what is published.
+ *
  * A slot belongs to one open and is held by a lock on the file, which goes
  * with the last thread of its process: a slot that nobody holds has no write
  * under way, whatever it says.
@@ -84,11 +88,25 @@ int rsvd_fence_look(const char *path, uint32_t slot, uint64_t pid,
 		    struct rsvd_fence_counters *_counters);
 
 /*
- * One process at a time, for COMPARE AND WRITE.  0; or -EAGAIN, to be tried
- * again later.
+ * Around a change of bytes of the disk.  *_entry names it to exit().  -EAGAIN,
+ * to be tried again later, where somebody has a part of the range for himself.
  */
-int rsvd_fence_exclusive(struct rsvd_fence *fence);
+int rsvd_fence_range_enter(struct rsvd_fence *fence, uint64_t offset,
+			   uint64_t length, uint32_t *_entry);
+void rsvd_fence_range_exit(struct rsvd_fence *fence, uint32_t entry);
+
+/*
+ * A range for oneself, for COMPARE AND WRITE; one at a time among all
+ * processes.  0: nobody enters it any more, until release(), and it is settled
+ * when nobody is in it.  -EAGAIN, to be tried again later, while another has
+ * one.  owner() is the process that has one now, or 0; *_turn is another each
+ * time one is taken.
+ */
+int rsvd_fence_exclusive(struct rsvd_fence *fence, uint64_t offset,
+			 uint64_t length);
+bool rsvd_fence_is_settled(struct rsvd_fence *fence);
 void rsvd_fence_release(struct rsvd_fence *fence);
+uint64_t rsvd_fence_owner(struct rsvd_fence *fence, uint64_t *_turn);
 
 /*
  * Longer work, one open at a time: changing which files a VHD Set consists of,

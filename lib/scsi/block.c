@@ -89,6 +89,11 @@ static void on_io(struct scsi_io *io, int error)
 {
 	struct job *job = io->private_data;
 
+	if (error == -EBUSY && io->op == SCSI_IO_EXCLUSIVE) {
+		scsi_result_status(&job->c->result, SCSI_BUSY);
+		job_end(job);
+		return;
+	}
 	if (error != 0) {
 		uint64_t lba = io->offset / job->disk->geometry.block_size;
 
@@ -112,7 +117,8 @@ static void job_io(struct job *job, enum scsi_io_op op, uint8_t *buffer,
 	job->next = next;
 	job->io = (struct scsi_io) {
 		.op = op, .buffer = buffer, .offset = offset,
-		.length = length, .through = job->through, .done = on_io,
+		.length = length, .through = job->through,
+		.exclusive = job->exclusive, .done = on_io,
 		.private_data = job,
 	};
 	job->disk->submit(job->disk, &job->io);

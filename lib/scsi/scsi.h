@@ -274,7 +274,7 @@ struct scsi_geometry {
 	bool write_cache;		/* a write may be unstable until flushed */
 	bool thin;			/* UNMAP frees space */
 	bool unmapped_zero;		/* and it reads as zero then */
-	bool compare_and_write;		/* ops->exclusive() works */
+	bool compare_and_write;		/* SCSI_IO_EXCLUSIVE works */
 	uint32_t unmap_granularity;	/* at least 1 */
 	struct guid disk_id;
 };
@@ -290,7 +290,10 @@ enum scsi_io_op {
 	SCSI_IO_UNMAP,
 	/* Finds the longest extent from offset on: length and mapped. */
 	SCSI_IO_STATUS,
-	/* Alone among the commands that ask for it, until RELEASE. */
+	/*
+	 * The range for the command alone, until RELEASE: nobody else changes
+	 * it.  -EBUSY where that cannot be had in reasonable time.
+	 */
 	SCSI_IO_EXCLUSIVE,
 	SCSI_IO_RELEASE,
 };
@@ -302,6 +305,7 @@ struct scsi_io {
 	uint64_t offset;
 	uint64_t length;
 	bool through;			/* stable when done */
+	bool exclusive;			/* of a command that is */
 	bool mapped;			/* STATUS: the answer */
 	void (*done)(struct scsi_io *io, int error);	/* 0, -errno */
 	void *private_data;

@@ -93,12 +93,12 @@ bool rsvd_admit_is_alive(const struct rsvd_worker *worker)
 	return serverid_exists(&id);
 }
 
-/* As root, or not; by a descriptor, so that it is this process or none. */
-static void process_kill(const char *path, uint64_t pid, const char *what)
+/* By a descriptor, so that it is this process or none. */
+void rsvd_admit_end_process(const char *path, uint64_t pid, const char *what)
 {
 	int fd = -1;
 
-	if (pid == (uint64_t)getpid()) {
+	if (pid == 0 || pid == (uint64_t)getpid()) {
 		return;
 	}
 	become_root();
@@ -129,8 +129,9 @@ bool rsvd_admit_recover(struct rsvd_record *record)
 	alive = rsvd_admit_is_alive(&record->block.worker);
 	if (late && alive && record->block.working) {
 		/* It might wake up and finish on what others go on with. */
-		process_kill(record->path, record->block.worker.pid,
-			     "changes the files of the disk");
+		rsvd_admit_end_process(record->path,
+				       record->block.worker.pid,
+				       "changes the files of the disk");
 		return false;
 	}
 	if (!late && alive) {
@@ -677,8 +678,9 @@ static bool each_busy(void *private_data, const struct guid *nexus,
 		return false;
 	}
 	if (state->killing) {
-		process_kill(state->open->path, pid, "has a write under way "
-			     "that a reservation forbids");
+		rsvd_admit_end_process(state->open->path, pid,
+				       "has a write under way that a "
+				       "reservation forbids");
 	}
 	return true;
 }

@@ -2,8 +2,13 @@
  * The image of a shared open as a SCSI disk.
  */
 #include "server.h"
+#include "step.h"
 
 #include "util/checked.h"
+
+/* How long a command waits for others that change or compare its bytes. */
+#define RANGE_PATIENCE_MS 10000
+#define RANGE_POLL_US 200
 
 /* ---- a SCSI disk --------------------------------------------------------------------- */
 
@@ -11,6 +16,10 @@ struct step {
 	struct rsvd_open *open;
 	struct rsvd_image *image;
 	struct scsi_io *io;
+	uint32_t entry;		/* of the fence, where ranged */
+	bool ranged;
+	uint64_t until_ms;	/* its patience, once it waits */
+	uint64_t turn;		/* of whom it waits for */
 	uint8_t *buffer;	/* the ends of an UNMAP */
 	uint64_t at;
 	uint64_t end;
@@ -21,9 +30,72 @@ static void step_end(struct step *step, int error)
 {
 	struct scsi_io *io = step->io;
 
+	if (step->ranged) {
+		rsvd_fence_range_exit(step->open->fence, step->entry);
+	}
 	rsvd_image_put(step->image);
 	talloc_free(step);
 	io->done(io, error);
+}
+
+/* ---- waiting for bytes that others change or compare --------------------------------- */
+
+/* True when its time is over; then for another one. */
+static bool patience_ends(struct step *step)
+{
+	uint64_t now = rsvd_admit_now_ms();
+	bool ends = step->until_ms != 0 && now >= step->until_ms;
+
+	if (step->until_ms == 0 || ends) {
+		step->until_ms = now + RANGE_PATIENCE_MS;
+	}
+	return ends;
+}
+
+static void wait_for_range(struct step *step, tevent_timer_handler_t again)
+{
+	if (tevent_add_timer(step->open->ev, step,
+			     timeval_current_ofs_usec(RANGE_POLL_US), again,
+			     step) == NULL) {
+		smb_panic("hvrs: no memory for a request");
+	}
+}
+
+static void exclusive_try(struct step *step);
+
+static void on_exclusive_later(struct tevent_context *ev,
+			       struct tevent_timer *timer, struct timeval now,
+			       void *private_data)
+{
+	(void)ev;
+	(void)timer;
+	(void)now;
+	exclusive_try(private_data);
+}
+
+/* COMPARE AND WRITE, [SBC-3] 5.2: nobody changes its blocks in between. */
+static void exclusive_try(struct step *step)
+{
+	struct rsvd_fence *fence = step->open->fence;
+	int error = 0;
+
+	if (!step->ranged) {
+		error = rsvd_fence_exclusive(fence, step->io->offset,
+					     step->io->length);
+		step->ranged = error == 0;
+	}
+	if (error == 0 && !rsvd_fence_is_settled(fence)) {
+		error = -EAGAIN;
+	}
+	if (error == -EAGAIN && !patience_ends(step)) {
+		wait_for_range(step, on_exclusive_later);
+		return;
+	}
+	if (error != 0 && step->ranged) {
+		rsvd_fence_release(fence);
+	}
+	step->ranged = false;
+	step_end(step, error == -EAGAIN ? -EBUSY : error);
 }
 
 static void on_transfer(struct tevent_req *req)
@@ -78,24 +150,18 @@ static void on_later(struct tevent_context *ev, struct tevent_timer *timer,
 		     struct timeval now, void *private_data)
 {
 	struct step *step = private_data;
-	int error = 0;
 
 	(void)ev;
 	(void)timer;
 	(void)now;
 	if (step->io->op == SCSI_IO_EXCLUSIVE) {
-		error = rsvd_fence_exclusive(step->open->fence);
-		if (error == -EAGAIN &&
-		    tevent_add_timer(step->open->ev, step,
-				     timeval_current_ofs_usec(500), on_later,
-				     step) != NULL) {
-			return;
-		}
+		exclusive_try(step);
+		return;
 	}
 	if (step->io->op == SCSI_IO_RELEASE) {
 		rsvd_fence_release(step->open->fence);
 	}
-	step_end(step, error);
+	step_end(step, 0);
 }
 
 /* ---- UNMAP: whole blocks are freed, the rest is written with zeroes ---------------------- */
@@ -210,6 +276,7 @@ static bool start_unmap(struct step *step)
 }
 
 static void start(struct step *step);
+static void range_and_start(struct step *step);
 
 static void on_noted(struct tevent_req *req)
 {
@@ -221,7 +288,7 @@ static void on_noted(struct tevent_req *req)
 		step_end(step, error);
 		return;
 	}
-	start(step);
+	range_and_start(step);
 }
 
 static void on_refused(struct tevent_context *ev, struct tevent_timer *timer,
@@ -245,6 +312,55 @@ static bool changes_disk(const struct step *step)
 	}
 }
 
+static void on_range_later(struct tevent_context *ev,
+			   struct tevent_timer *timer, struct timeval now,
+			   void *private_data)
+{
+	(void)ev;
+	(void)timer;
+	(void)now;
+	range_and_start(private_data);
+}
+
+/* A test stops here who has compared and not written yet. */
+static void pass_compared(const struct scsi_io *io)
+{
+	if (io->exclusive && io->op == SCSI_IO_WRITE) {
+		step("rsvd-compared");
+	}
+}
+
+/* Not while somebody compares these bytes, to write what fits them. */
+static void range_and_start(struct step *step)
+{
+	struct rsvd_fence *fence = step->open->fence;
+	struct scsi_io *io = step->io;
+	uint64_t owner = 0;
+	uint64_t turn = 0;
+	int ret = 0;
+
+	pass_compared(io);
+	if (changes_disk(step) && !io->exclusive) {
+		ret = rsvd_fence_range_enter(fence, io->offset, io->length,
+					     &step->entry);
+		step->ranged = ret == 0;
+	}
+	if (ret == 0) {
+		start(step);
+		return;
+	}
+	owner = rsvd_fence_owner(fence, &turn);
+	if (turn != step->turn) {
+		step->turn = turn;
+		step->until_ms = 0;
+	}
+	if (patience_ends(step)) {
+		rsvd_admit_end_process(step->open->path, owner,
+				       "compares what others write");
+	}
+	wait_for_range(step, on_range_later);
+}
+
 /* What changes the disk is noted before it begins, or does not begin. */
 static void note_and_start(struct step *step)
 {
@@ -256,7 +372,7 @@ static void note_and_start(struct step *step)
 		ret = rsvd_changes_note(step->image, io->offset, io->length);
 	}
 	if (ret == 0) {
-		start(step);
+		range_and_start(step);
 		return;
 	}
 	if (ret == -EAGAIN) {

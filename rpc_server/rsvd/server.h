@@ -266,6 +266,12 @@ bool rsvd_admit_busy(struct rsvd_open *open, uint64_t generation);
 struct rsvd_worker rsvd_admit_self(const struct rsvd_open *open);
 bool rsvd_admit_is_alive(const struct rsvd_worker *worker);
 
+/*
+ * Ends a process (0: none) that keeps others from going on, with a line in the
+ * log that says what it did; never this one.
+ */
+void rsvd_admit_end_process(const char *path, uint64_t pid, const char *what);
+
 /* Boot time, in milliseconds. */
 uint64_t rsvd_admit_now_ms(void);
 

@@ -53,6 +53,9 @@ static void run_one(struct mem_disk *disk)
 	     first + count > MEM_DISK_BLOCKS)) {
 		__builtin_trap();
 	}
+	if (io->op != SCSI_IO_RELEASE && io->exclusive != disk->exclusive) {
+		__builtin_trap();
+	}
 	disk->throughs += io->through ? 1 : 0;
 	if (error != 0) {
 		io->done(io, error);

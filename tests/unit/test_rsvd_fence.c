@@ -274,13 +274,168 @@ static void test_exclusive_is_one_at_a_time(void **test)
 	struct rsvd_fence *a = join(*test, 1);
 	struct rsvd_fence *b = join(*test, 2);
 
-	assert_int_equal(rsvd_fence_exclusive(a), 0);
-	assert_int_equal(rsvd_fence_exclusive(a), -EAGAIN);
-	assert_int_equal(rsvd_fence_exclusive(b), -EAGAIN);
+	uint64_t first = 0;
+	uint64_t second = 0;
+
+	assert_int_equal(rsvd_fence_owner(b, &first), 0);
+	assert_int_equal(rsvd_fence_exclusive(a, 0, 512), 0);
+	assert_int_equal(rsvd_fence_exclusive(a, 0, 512), -EAGAIN);
+	assert_int_equal(rsvd_fence_exclusive(b, 4096, 512), -EAGAIN);
+	assert_int_equal(rsvd_fence_owner(b, &first), getpid());
 	rsvd_fence_release(a);
-	assert_int_equal(rsvd_fence_exclusive(b), 0);
+	assert_int_equal(rsvd_fence_owner(b, &second), 0);
+	assert_int_equal(first, second);
+	assert_int_equal(rsvd_fence_exclusive(b, 4096, 512), 0);
+	assert_int_equal(rsvd_fence_owner(b, &second), getpid());
+	assert_int_not_equal(first, second);
 	talloc_free(b);
-	assert_int_equal(rsvd_fence_exclusive(a), 0);
+	assert_int_equal(rsvd_fence_exclusive(a, 0, 512), 0);
+	talloc_free(a);
+}
+
+static void test_a_range_of_ones_own_keeps_others_out(void **test)
+{
+	struct rsvd_fence *a = join(*test, 1);
+	struct rsvd_fence *b = join(*test, 2);
+	uint32_t inside = 0;
+	uint32_t beside = 0;
+	uint32_t after = 0;
+
+	/* Who is in it already is waited for. */
+	assert_int_equal(rsvd_fence_range_enter(b, 4096, 4096, &inside), 0);
+	assert_int_equal(rsvd_fence_range_enter(b, 0, 4096, &beside), 0);
+	assert_int_equal(rsvd_fence_exclusive(a, 4096, 512), 0);
+	assert_false(rsvd_fence_is_settled(a));
+	assert_int_equal(rsvd_fence_range_enter(b, 4096 + 511, 1, &after),
+			 -EAGAIN);
+	rsvd_fence_range_exit(b, inside);
+	assert_true(rsvd_fence_is_settled(a));
+	/* Nor does the same open get in; what only borders does. */
+	assert_int_equal(rsvd_fence_range_enter(a, 0, 8192, &after), -EAGAIN);
+	assert_int_equal(rsvd_fence_range_enter(b, 4096 + 512, 1, &after), 0);
+	rsvd_fence_range_exit(b, after);
+	assert_true(rsvd_fence_is_settled(a));
+	rsvd_fence_release(a);
+	assert_int_equal(rsvd_fence_range_enter(b, 4096, 512, &inside), 0);
+	rsvd_fence_range_exit(b, inside);
+	rsvd_fence_range_exit(b, beside);
+	talloc_free(a);
+	talloc_free(b);
+}
+
+static void test_more_ranges_than_are_told_apart(void **test)
+{
+	struct rsvd_fence *a = join(*test, 1);
+	struct rsvd_fence *b = join(*test, 2);
+	uint32_t all[200] = {};
+	uint32_t more = 0;
+	size_t i = 0;
+
+	for (i = 0; i < 200; i++) {
+		assert_int_equal(rsvd_fence_range_enter(b, i * 512, 512,
+							&all[i]), 0);
+	}
+	/* Somewhere are bytes of this one, too: it waits, and so does more. */
+	assert_int_equal(rsvd_fence_exclusive(a, 1 << 30, 512), 0);
+	assert_false(rsvd_fence_is_settled(a));
+	assert_int_equal(rsvd_fence_range_enter(b, 0, 512, &more), -EAGAIN);
+	for (i = 0; i < 199; i++) {
+		rsvd_fence_range_exit(b, all[(i * 7) % 200]);
+	}
+	rsvd_fence_range_exit(b, all[(199 * 7) % 200]);
+	assert_true(rsvd_fence_is_settled(a));
+	talloc_free(a);
+	talloc_free(b);
+}
+
+/* A process that takes a range, or a part in one, and is killed with it. */
+static void died_with(struct place *p, bool exclusive)
+{
+	int told[2];
+	char byte = 0;
+	pid_t child = 0;
+
+	assert_int_equal(pipe(told), 0);
+	child = fork();
+	if (child == 0) {
+		struct rsvd_fence *c = join(p, 3);
+		uint32_t entry = 0;
+		int ret = exclusive ?
+			rsvd_fence_exclusive(c, 0, 512) :
+			rsvd_fence_range_enter(c, 0, 512, &entry);
+
+		if (ret != 0 || write(told[1], "x", 1) != 1) {
+			_exit(1);
+		}
+		pause();
+		_exit(0);
+	}
+	assert_int_equal(read(told[0], &byte, 1), 1);
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	close(told[0]);
+	close(told[1]);
+}
+
+static void test_who_died_has_no_range(void **test)
+{
+	struct rsvd_fence *a = join(*test, 1);
+	uint32_t entry = 0;
+	uint64_t turn = 0;
+
+	died_with(*test, true);
+	assert_int_equal(rsvd_fence_owner(a, &turn), 0);
+	assert_int_equal(rsvd_fence_range_enter(a, 0, 512, &entry), 0);
+	rsvd_fence_range_exit(a, entry);
+	died_with(*test, false);
+	assert_int_equal(rsvd_fence_exclusive(a, 0, 512), 0);
+	assert_true(rsvd_fence_is_settled(a));
+	talloc_free(a);
+}
+
+/*
+ * Two processes count in one number without any lock but the fence's: one
+ * with a range of its own, one as a plain writer.
+ */
+static void test_a_plain_change_and_an_exclusive_one(void **test)
+{
+	struct shared {
+		uint64_t number;
+		uint64_t plain;
+		uint64_t stop;
+	} *s = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct rsvd_fence *a = join(*test, 1);
+	uint64_t done = 0;
+	pid_t child = fork();
+
+	if (child == 0) {
+		struct rsvd_fence *b = join(*test, 2);
+		uint32_t entry = 0;
+
+		while (!__atomic_load_n(&s->stop, __ATOMIC_SEQ_CST)) {
+			if (rsvd_fence_range_enter(b, 0, 4096, &entry) != 0) {
+				continue;
+			}
+			*(volatile uint64_t *)&s->number += 1;
+			s->plain++;
+			rsvd_fence_range_exit(b, entry);
+		}
+		_exit(0);
+	}
+	while (done < 3000 ||
+	       __atomic_load_n(&s->plain, __ATOMIC_SEQ_CST) < 3000) {
+		assert_int_equal(rsvd_fence_exclusive(a, 512, 512), 0);
+		while (!rsvd_fence_is_settled(a)) {
+		}
+		*(volatile uint64_t *)&s->number += 1;
+		done++;
+		rsvd_fence_release(a);
+	}
+	__atomic_store_n(&s->stop, 1, __ATOMIC_SEQ_CST);
+	waitpid(child, NULL, 0);
+	assert_int_equal(s->number, done + s->plain);
+	munmap(s, 4096);
 	talloc_free(a);
 }
 
@@ -316,6 +471,10 @@ int main(void)
 		T(test_no_write_is_seen_after_the_fence),
 		T(test_slots_are_given_back),
 		T(test_exclusive_is_one_at_a_time),
+		T(test_a_range_of_ones_own_keeps_others_out),
+		T(test_more_ranges_than_are_told_apart),
+		T(test_who_died_has_no_range),
+		T(test_a_plain_change_and_an_exclusive_one),
 		T(test_counters_and_foreign_files),
 	};
 

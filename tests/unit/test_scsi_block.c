@@ -459,6 +459,12 @@ static void test_compare_and_write(void **test)
 	RUN(run, out, 1024, 0x89, [9] = 3, [13] = 1);
 	sense(run, SCSI_SENSE_MISCOMPARE);
 	assert_int_equal(run->disk->writes, 1);
+	/* The range was not to be had. */
+	run->disk->fail = -EBUSY;
+	RUN(run, out, 1024, 0x89, [9] = 4, [13] = 1);
+	assert_int_equal(run->c.result.status, SCSI_BUSY);
+	assert_int_equal(run->c.result.sense_length, 0);
+	assert_int_equal(run->disk->writes, 1);
 	run->disk->disk.geometry.compare_and_write = false;
 	RUN(run, out, 1024, 0x89, [9] = 3, [13] = 1);
 	sense(run, SCSI_SENSE_OPCODE);
