@@ -2,6 +2,7 @@
 hold a beginning of what was written, on all of them together."""
 
 import glob
+import os
 import random
 import struct
 import tempfile
@@ -16,6 +17,7 @@ from fsrvp import OK
 SIZE = 48 * lab.MIB
 BLOCK = lab.MIB
 BLOCKS = 45
+FILLERS = 1500
 
 
 class Writer(threading.Thread):
@@ -54,29 +56,35 @@ def place(number, disks):
 class SharedDisks(test_fsrvp.FsrvpCase):
     options = ['vfs objects = hvrs', 'hvrs:shared disks = yes']
     shares = ('vm', 'vmbtrfs')
-    names = ('dynamic.vhdx', 'fixed.vhdx', 'set.vhds')
+    names = ('a/dynamic.vhdx', 'b/fixed.vhdx', 'c/set.vhds')
 
     def make_disks(self, share):
         path = self.directories[share] + '/'
-        rsvd.make_disk(path + 'dynamic.vhdx', SIZE, block=BLOCK)
-        rsvd.make_disk(path + 'fixed.vhdx', SIZE, 'fixed')
-        rsvd.make_set(path + 'set.vhds', SIZE, BLOCK)
+        for folder in 'abc':
+            os.mkdir(path + folder)
+            # Much to clone between one disk and the next.
+            for number in range(FILLERS):
+                with open('%s%s/filler%d' % (path, folder, number),
+                          'wb') as file:
+                    file.write(bytes([number % 256]) * 8192)
+        rsvd.make_disk(path + self.names[0], SIZE, block=BLOCK)
+        rsvd.make_disk(path + self.names[1], SIZE, 'fixed')
+        rsvd.make_set(path + self.names[2], SIZE, BLOCK)
         return [rsvd.Disk(self.connect(share), name) for name in self.names]
 
     def content(self, folder, name):
         """What a reader of the snapshot's disk finds, its log replayed."""
         with tempfile.TemporaryDirectory(dir=folder[:folder.index(
                 '/', 5)]) as room:
-            for path in glob.glob(folder + '/*'):
-                if path.endswith(('x', 's')):
-                    lab.run('cp', '--reflink=auto', path, room)
-            image = room + '/' + name
+            for path in glob.glob('%s/%s/*.*' % (folder, name[0])):
+                lab.run('cp', '--reflink=auto', path, room)
+            image = room + name[1:]
             if name.endswith('.vhds'):
                 (image,) = glob.glob(room + '/set*.avhdx')
             lab.run('hvrs-vhd', 'convert', image, room + '/raw')
             with open(room + '/raw', 'rb') as file:
                 mine = file.read()
-            if name == 'dynamic.vhdx':
+            if name == self.names[0]:
                 # And so does another's program, which replays it for good.
                 lab.run('qemu-img', 'check', '-q', '-r', 'all', '-f', 'vhdx',
                         image)
@@ -103,7 +111,7 @@ class SharedDisks(test_fsrvp.FsrvpCase):
         writer = Writer(self.make_disks(share))
         writer.start()
         try:
-            for _ in range(3):
+            for _ in range(2):
                 wanted = writer.done + 60
                 while writer.done < wanted and writer.is_alive():
                     time.sleep(0.01)
