@@ -16,6 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from figures import Figure, in_pairs, median, table  # noqa: E402
 from disk_part import Disks  # noqa: E402
 from handles_part import Handles  # noqa: E402
+from snapshots_part import Snapshots  # noqa: E402
 from plot import picture  # noqa: E402
 
 MIB = 1 << 20
@@ -30,15 +31,18 @@ EFFORTS = {
               'beside': 2, 'extents': 10000, 'qos': 5, 'latency': 6,
               'whole': 30, 'copies': 1, 'ways': 1,
               'handle rounds': 3, 'handle seconds': 0.4, 'kills': 3,
-              'handles': 2000, 'held': 500, 'disk': (2, 4)},
+              'handles': 2000, 'held': 500, 'disk': (2, 4),
+              'snapshots': (100, 3)},
     'full': {'io': 60, 'seconds': 0.12, 'ranges': 400, 'many': 5,
              'beside': 6, 'extents': 100000, 'qos': 30, 'latency': 20,
              'whole': 60, 'copies': 3, 'ways': 1,
              'handle rounds': 6, 'handle seconds': 0.8, 'kills': 10,
-             'handles': 10000, 'held': 1000, 'disk': (4, 2)},
+             'handles': 10000, 'held': 1000, 'disk': (4, 2),
+             'snapshots': (1000, 5)},
 }
 
-PARTS = ('io', 'ranges', 'beside', 'offload', 'qos', 'handles', 'disk')
+PARTS = ('io', 'ranges', 'beside', 'offload', 'qos', 'handles', 'snapshots',
+         'disk')
 
 IO = {
     'title': 'Reads and writes',
@@ -381,6 +385,11 @@ class Bench:
 
     def handles(self):
         Handles(self).measure()
+
+    # ---- remote VSS ---------------------------------------------------------
+
+    def snapshots(self):
+        Snapshots(self).measure()
 
     # ---- virtual disks ------------------------------------------------------
 
