@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Measures the lab's server: plain reads and writes, trim, zero and clone of
 ranges, readers beside a long zero, copies by offload data transfer, limits of
-storage QoS, and handles that outlive smbd, each next to its yardstick.  Runs
-inside the lab ("make bench"); README.md beside tells the method."""
+storage QoS, handles that outlive smbd, and virtual disks, alone and shared,
+each next to its yardstick.  Runs inside the lab ("make bench"); README.md
+beside tells the method."""
 
 import argparse
 import json
@@ -18,6 +19,7 @@ from disk_part import Disks  # noqa: E402
 from handles_part import Handles  # noqa: E402
 from snapshots_part import Snapshots  # noqa: E402
 from plot import picture  # noqa: E402
+from shared_part import Shared  # noqa: E402
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -32,17 +34,17 @@ EFFORTS = {
               'whole': 30, 'copies': 1, 'ways': 1,
               'handle rounds': 3, 'handle seconds': 0.4, 'kills': 3,
               'handles': 2000, 'held': 500, 'disk': (2, 4),
-              'snapshots': (100, 3)},
+              'snapshots': (100, 3), 'shared': 4},
     'full': {'io': 60, 'seconds': 0.12, 'ranges': 400, 'many': 5,
              'beside': 6, 'extents': 100000, 'qos': 30, 'latency': 20,
              'whole': 60, 'copies': 3, 'ways': 1,
              'handle rounds': 6, 'handle seconds': 0.8, 'kills': 10,
              'handles': 10000, 'held': 1000, 'disk': (4, 2),
-             'snapshots': (1000, 5)},
+             'snapshots': (1000, 5), 'shared': 12},
 }
 
 PARTS = ('io', 'ranges', 'beside', 'offload', 'qos', 'handles', 'snapshots',
-         'disk')
+         'disk', 'shared')
 
 IO = {
     'title': 'Reads and writes',
@@ -399,6 +401,11 @@ class Bench:
                                    'bench-vhdx'),
             *self.effort['disk']).measure()
 
+    # ---- shared virtual disks -----------------------------------------------
+
+    def shared(self):
+        self.figures += Shared(self).measure()
+
     # ---- the whole ----------------------------------------------------------
 
     def report(self):
@@ -444,7 +451,7 @@ def main():
     parser.add_argument('--out', default='build/bench')
     options = parser.parse_args()
     options.shares = {'vm': '/srv/xfs/vm', 'vmalias': '/srv/xfs/vm',
-                      'plain': '/srv/xfs/plain',
+                      'vmoff': '/srv/xfs/vmoff', 'plain': '/srv/xfs/plain',
                       'plainsync': '/srv/xfs/plainsync',
                       'vmext4': '/srv/ext4/vmext4'}
     bench = Bench(options)
