@@ -4,6 +4,9 @@
  */
 #include "server.h"
 
+/* Less than this is copied as fast as it is held. */
+#define HOLD_LEAST 16384
+
 /*
  * One request.  It lives by itself: smbd may drop the client's request, while
  * what is under way on the disk goes on.
@@ -217,6 +220,46 @@ static bool guard_set(struct io *io, TALLOC_CTX *request,
 	return aio_add_req_to_fsp(fsp, io->hold) != NULL;
 }
 
+/* ---- what is written ---------------------------------------------------------------------- */
+
+struct search {
+	const uint8_t *data;
+	const void *chunk;
+};
+
+static void on_chunk(const void *chunk, int depth, int max_depth, int is_ref,
+		     void *private_data)
+{
+	struct search *search = private_data;
+	const uint8_t *start = chunk;
+
+	(void)max_depth;
+	if (depth == 1 && is_ref == 0 && search->data >= start &&
+	    search->data < start + talloc_get_size(chunk)) {
+		search->chunk = chunk;
+	}
+}
+
+/*
+ * smbd's packet goes with its request, which the write may outlive: held, or
+ * copied where it is small.
+ */
+static const uint8_t *data_hold(struct io *io, struct smb_request *smbreq,
+				DATA_BLOB data)
+{
+	struct search search = { .data = data.data };
+
+	if (data.length >= HOLD_LEAST) {
+		talloc_report_depth_cb(smbreq->smb2req, 0, 1, on_chunk,
+				       &search);
+	}
+	if (search.chunk != NULL &&
+	    talloc_reference(io, search.chunk) != NULL) {
+		return data.data;
+	}
+	return talloc_memdup(io, data.data, data.length);
+}
+
 static NTSTATUS io_start(struct io *io, struct smb_request *smbreq,
 			 uint64_t offset, bool through)
 {
@@ -294,8 +337,7 @@ bool rsvd_write(struct smb_request *smbreq, struct files_struct *fsp,
 	}
 	io = talloc_zero(NULL, struct io);
 	if (io != NULL) {
-		/* smbd's buffer goes with its request, the write may not. */
-		io->command.out = talloc_memdup(io, data.data, data.length);
+		io->command.out = data_hold(io, smbreq, data);
 	}
 	if (io == NULL || io->command.out == NULL) {
 		TALLOC_FREE(io);

@@ -12,6 +12,12 @@
 #include "../libcli/smb/smb2_create_blob.h"
 #include "libcli/smb/smb2_constants.h"
 
+#include <malloc.h>
+
+/* Memory of requests that is kept for the next ones; more than one takes. */
+#define KEPT_MEMORY (16 << 20)
+#define LARGEST_REQUEST (9 << 20)
+
 #define WRITES (FILE_WRITE_DATA | FILE_APPEND_DATA)
 
 static struct rsvd_open *all_opens;
@@ -230,6 +236,21 @@ static NTSTATUS check_write(const struct tunnel_create *c,
 }
 
 /*
+ * Requests are large, and come one after the other: memory that is given back
+ * to the kernel in between costs as much as all else that is done for them.
+ */
+static void memory_keep(void)
+{
+	static bool done;
+
+	if (!done) {
+		(void)mallopt(M_MMAP_THRESHOLD, LARGEST_REQUEST);
+		(void)mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY);
+		done = true;
+	}
+}
+
+/*
  * The files and the record together: what the set consists of may change
  * between a look at the one and at the other.
  */
@@ -261,6 +282,7 @@ static NTSTATUS open_and_join(struct rsvd_open *open)
 		status = rsvd_admit_join(open);
 	}
 	if (NT_STATUS_IS_OK(status)) {
+		memory_keep();
 		rsvd_merge_start(open);
 	}
 	return status;
