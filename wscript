@@ -228,9 +228,32 @@ def _fuzz_targets(bld, lib_sources):
               source=lib_sources + bld.path.ant_glob('tests/support/*.c'),
               includes='lib tests', cflags=FUZZ, use='TALLOC TEVENT LIBURING',
               idx=102, install_path=None)
+    _fuzz_fsrvp(bld, env)
     for test in tests:
+        if test.name == 'fuzz_fsrvp.c':
+            continue
         bld.program(target='fuzz/' + test.name[:-2], source=[test], env=env,
                     includes='lib tests', cflags=FUZZ,
                     linkflags=['-fsanitize=fuzzer,address,undefined'],
                     idx=102, use='hvrs_lib_fuzz CMOCKA TALLOC TEVENT LIBURING',
                     install_path=None)
+
+
+# The one that needs Samba's code: between NDR and the state machine.
+def _fuzz_fsrvp(bld, env):
+    own = ['rpc', 'methods', 'access', 'shares', 'undo']
+    bld.program(target='fuzz/fuzz_fsrvp', env=env,
+                source=['tests/fuzz/fuzz_fsrvp.c', 'samba/debug.c'] +
+                ['rpc_server/fsrvp/%s.c' % name for name in own],
+                includes='rpc_server/fsrvp samba lib',
+                cflags=FUZZ + SAMBA_WARNINGS + ['-Wno-unknown-warning-option',
+                                                  '-Wno-unused-function'],
+                linkflags=['-fsanitize=fuzzer,address,undefined',
+                           '-Wl,--copy-dt-needed-entries',
+                           '-Wl,-rpath,' + env.PRIVATEDIR,
+                           '-Wl,-rpath-link,' + env.PRIVATEDIR],
+                libpath=[env.PRIVATEDIR],
+                lib=[':libsmbd-base-private-samba.so.0',
+                     ':libdcerpc-server-core.so.0'],
+                idx=104, use='hvrs_lib_fuzz SAMBA TALLOC TEVENT LIBURING',
+                install_path=None)
