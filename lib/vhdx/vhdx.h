@@ -288,6 +288,36 @@ int vhdx_unmap(struct vhdx *disk, struct tevent_context *ev, uint64_t offset,
 int vhdx_settle(struct vhdx *disk, struct tevent_context *ev);
 int vhdx_recover(struct vhdx *disk, struct tevent_context *ev);
 
+/* ---- merging -------------------------------------------------------------- */
+
+/*
+ * Makes to read as from.  to began as a copy of the file that is depth parents
+ * above from (1: from's parent), is opened with that file's parent, without a
+ * share, and was given from's size: so only what the files before that one
+ * hold is written to it.  It is stable when the request is done, and has
+ * settled.  Nobody writes to from meanwhile, and nobody uses to.
+ *
+ * progress (may be NULL) is told bytes done and in all now and then, and ends
+ * the work by returning false: -ECANCELED.  As with other requests, neither
+ * disk nor request is freed before it is done.
+ */
+struct tevent_req *vhdx_merge_send(TALLOC_CTX *mem_ctx,
+				   struct tevent_context *ev,
+				   struct vhdx *from, unsigned depth,
+				   struct vhdx *to,
+				   bool (*progress)(void *private_data,
+						    uint64_t done,
+						    uint64_t all),
+				   void *private_data);
+int vhdx_merge_recv(struct tevent_req *req);
+
+/*
+ * Gives the disk another's DataWriteGuid ([MS-VHDX] 2.2.2), whose content it
+ * has, so that children of the other are its own.  Synchronously, with nothing
+ * under way and no share.
+ */
+int vhdx_linkage_set(struct vhdx *disk, const struct guid *linkage);
+
 /* ---- looking and changing as a whole -------------------------------------- */
 
 /*

@@ -11,6 +11,7 @@
  *   map.c      where a sector lies
  *   request.c  requests cut into pieces, one block each; reads and flushes
  *   allocate.c pieces that change the table: writes and unmaps
+ *   merge.c    making a copy of a parent read as its child
  *   load.c open.c create.c resize.c compact.c check.c chain.c look.c
  */
 #ifndef HVRS_VHDX_VHDX_PRIV_H
