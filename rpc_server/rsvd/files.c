@@ -151,6 +151,8 @@ static NTSTATUS create(struct rsvd_open *open, const struct place *place,
 		disposition = FILE_CREATE;
 	} else if (mode == RSVD_FILE_LOOK) {
 		sharing |= FILE_SHARE_WRITE;
+	} else if (mode == RSVD_FILE_ALONE) {
+		sharing = FILE_SHARE_NONE;
 	} else if (mode == RSVD_FILE_SHARED || mode == RSVD_FILE_PRESENT) {
 		access |= FILE_WRITE_DATA;
 		sharing = FILE_SHARE_READ | FILE_SHARE_WRITE;
@@ -216,8 +218,14 @@ NTSTATUS rsvd_file_remove(struct rsvd_open *open, const char *path)
 	return NT_STATUS_OK;
 }
 
+enum two_names {
+	NAMES_LINK,
+	NAMES_RENAME,
+	NAMES_REPLACE,
+};
+
 static NTSTATUS two_names(struct rsvd_open *open, const char *from,
-			  const char *to, bool link)
+			  const char *to, enum two_names what)
 {
 	struct connection_struct *conn = open->handle->conn;
 	struct vfs_rename_how how = {};
@@ -232,10 +240,10 @@ static NTSTATUS two_names(struct rsvd_open *open, const char *from,
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
-	if (VALID_STAT(b.full->st)) {
+	if (VALID_STAT(b.full->st) && what != NAMES_REPLACE) {
 		return NT_STATUS_OBJECT_NAME_COLLISION;
 	}
-	if (link) {
+	if (what == NAMES_LINK) {
 		ret = SMB_VFS_LINKAT(conn, a.dirfsp, a.relative, b.dirfsp,
 				     b.relative, 0);
 	} else {
@@ -248,13 +256,61 @@ static NTSTATUS two_names(struct rsvd_open *open, const char *from,
 NTSTATUS rsvd_file_rename(struct rsvd_open *open, const char *from,
 			  const char *to)
 {
-	return two_names(open, from, to, false);
+	return two_names(open, from, to, NAMES_RENAME);
+}
+
+NTSTATUS rsvd_file_replace(struct rsvd_open *open, const char *from,
+			   const char *to)
+{
+	return two_names(open, from, to, NAMES_REPLACE);
 }
 
 NTSTATUS rsvd_file_link(struct rsvd_open *open, const char *from,
 			const char *to)
 {
-	return two_names(open, from, to, true);
+	return two_names(open, from, to, NAMES_LINK);
+}
+
+NTSTATUS rsvd_file_is(struct rsvd_open *open, const char *path,
+		      struct store *store, bool *_is)
+{
+	struct files_struct *fsp = rsvd_store_file(store);
+	struct place place = {};
+	struct file_id id = {};
+	NTSTATUS status = place_find(open, path, &place);
+
+	*_is = false;
+	if (!NT_STATUS_IS_OK(status) || fsp == NULL ||
+	    !VALID_STAT(place.full->st)) {
+		return status;
+	}
+	id = vfs_file_id_from_sbuf(open->handle->conn, &place.full->st);
+	*_is = file_id_equal(&id, &fsp->file_id);
+	return NT_STATUS_OK;
+}
+
+#define RIGHTS (SECINFO_OWNER | SECINFO_GROUP | SECINFO_DACL)
+
+NTSTATUS rsvd_file_rights_copy(struct store *to, struct store *from)
+{
+	struct files_struct *new = rsvd_store_file(to);
+	struct files_struct *old = rsvd_store_file(from);
+	struct security_descriptor *sd = NULL;
+	NTSTATUS status = NT_STATUS_FILE_CLOSED;
+
+	if (new == NULL || old == NULL) {
+		return status;
+	}
+	/* Its owner is whoever made the old one. */
+	become_root();
+	status = SMB_VFS_FGET_NT_ACL(metadata_fsp(old), RIGHTS, talloc_tos(),
+				     &sd);
+	if (NT_STATUS_IS_OK(status)) {
+		status = SMB_VFS_FSET_NT_ACL(metadata_fsp(new), RIGHTS, sd);
+	}
+	unbecome_root();
+	TALLOC_FREE(sd);
+	return status;
 }
 
 static int folder_open(const char *path)

@@ -112,6 +112,13 @@ NTSTATUS rsvd_image_chain(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 	return status;
 }
 
+NTSTATUS rsvd_image_chain_of(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
+			     struct store *leaf, const char *path,
+			     bool writable, struct vhdx **_disk)
+{
+	return chain_open(mem_ctx, open, leaf, path, NULL, writable, _disk);
+}
+
 NTSTATUS rsvd_image_alone(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 			  const char *path, bool writable,
 			  struct store **_store, struct vhdx **_disk)

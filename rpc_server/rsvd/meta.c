@@ -80,12 +80,12 @@ static uint32_t check_apply(const struct rsvd_open *open,
 }
 
 static const struct rsvd_meta_work works[] = {
-	[RSVD_META_RESIZE] = { rsvd_resize_send, check_resize },
-	[RSVD_META_SNAPSHOT] = { rsvd_snapshot_send, check_snapshot },
-	[RSVD_META_OPTIMIZE] = { rsvd_optimize_send, check_optimize },
-	[RSVD_META_EXTRACT] = { rsvd_extract_send, check_extract },
-	[RSVD_META_CONVERT] = { rsvd_convert_send, check_convert },
-	[RSVD_META_APPLY] = { rsvd_apply_send, check_apply },
+	[RSVD_META_RESIZE] = { false, rsvd_resize_send, check_resize },
+	[RSVD_META_SNAPSHOT] = { false, rsvd_snapshot_send, check_snapshot },
+	[RSVD_META_OPTIMIZE] = { true, rsvd_optimize_send, check_optimize },
+	[RSVD_META_EXTRACT] = { true, rsvd_extract_send, check_extract },
+	[RSVD_META_CONVERT] = { false, rsvd_convert_send, check_convert },
+	[RSVD_META_APPLY] = { false, rsvd_apply_send, check_apply },
 };
 
 /* ---- progress ------------------------------------------------------------------------------ */
@@ -259,6 +259,18 @@ static void on_worked(struct tevent_req *req)
 	meta_over(state, status);
 }
 
+static void work_begin(struct meta_state *state)
+{
+	struct tevent_req *req = state->work->send(state, state->open,
+						   &state->meta);
+
+	if (req == NULL) {
+		meta_over(state, NT_STATUS_NO_MEMORY);
+		return;
+	}
+	tevent_req_set_callback(req, on_worked, state);
+}
+
 static void on_locked(struct tevent_req *req)
 {
 	struct meta_state *state = tevent_req_callback_data(req,
@@ -283,12 +295,7 @@ static void on_locked(struct tevent_req *req)
 		meta_over(state, status);
 		return;
 	}
-	req = state->work->send(state, open, &state->meta);
-	if (req == NULL) {
-		meta_over(state, NT_STATUS_NO_MEMORY);
-		return;
-	}
-	tevent_req_set_callback(req, on_worked, state);
+	work_begin(state);
 }
 
 static struct meta_state *meta_keep(struct rsvd_call *given,
@@ -345,6 +352,12 @@ void rsvd_meta_start(struct rsvd_call *given)
 		return;
 	}
 	rsvd_meta_tell(state->open, &meta.transaction, meta.type, 0, 1);
+	if (state->work->unlocked) {
+		/* It may take long: the client may close the disk meanwhile. */
+		rsvd_call_release(state->call);
+		work_begin(state);
+		return;
+	}
 	req = rsvd_lock_send(state, state->open, RSVD_FENCE_SET);
 	if (req == NULL) {
 		meta_over(state, NT_STATUS_NO_MEMORY);

@@ -87,6 +87,7 @@ static void rsvd_close(struct files_struct *fsp)
 	open->closed = true;
 	if (open->under_way > 0) {
 		/* smbd is going down with requests under way. */
+		rsvd_merge_stop(open);
 		rsvd_image_abandon_all(open);
 		return;
 	}

@@ -7,6 +7,8 @@
  *   store.c   a file of the VFS as a store
  *   files.c   files beside the one that was opened
  *   set.c     a VHD Set: which files it consists of, and changing that
+ *   unused.c  files of a set that no snapshot has any more
+ *   build.c   a file made of several of a chain
  *   block.c   holding up all commands of a disk
  *   admit.c   unit attentions, reservations, and the fence
  *   io.c      SMB2 READ and WRITE
@@ -132,6 +134,13 @@ void rsvd_store_guard(struct store *store, struct files_struct *guard);
 /* The store's file, or NULL when smbd has closed it. */
 struct files_struct *rsvd_store_file(struct store *store);
 
+/*
+ * A part of a file by reference, of the same place; -ENOTSUP where the file
+ * system cannot.
+ */
+int rsvd_store_clone(struct store *to, struct store *from, uint64_t offset,
+		     uint64_t length);
+
 /* ---- files.c ------------------------------------------------------------------- */
 
 enum rsvd_file_mode {
@@ -147,6 +156,8 @@ enum rsvd_file_mode {
 	RSVD_FILE_SHARED,
 	/* The same, not made. */
 	RSVD_FILE_PRESENT,
+	/* Nobody has it open through smbd. */
+	RSVD_FILE_ALONE,
 };
 
 /* path is relative to the share.  As the user who is in force. */
@@ -166,8 +177,16 @@ char *rsvd_file_beside(TALLOC_CTX *mem_ctx, const struct rsvd_open *open,
 NTSTATUS rsvd_file_remove(struct rsvd_open *open, const char *path);
 NTSTATUS rsvd_file_rename(struct rsvd_open *open, const char *from,
 			  const char *to);
+/* The same in the place of a file that is there. */
+NTSTATUS rsvd_file_replace(struct rsvd_open *open, const char *from,
+			   const char *to);
 NTSTATUS rsvd_file_link(struct rsvd_open *open, const char *from,
 			const char *to);
+/* Whether path names the file that store has open. */
+NTSTATUS rsvd_file_is(struct rsvd_open *open, const char *path,
+		      struct store *store, bool *_is);
+/* Owner and rights of one file for another. */
+NTSTATUS rsvd_file_rights_copy(struct store *to, struct store *from);
 /* Makes names in the folder of path stable. */
 NTSTATUS rsvd_file_folder_flush(struct rsvd_open *open, const char *path);
 
@@ -195,6 +214,11 @@ NTSTATUS rsvd_image_chain(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 			  const char *path, bool writable,
 			  struct vhdx_share *share, struct store **_leaf,
 			  struct vhdx **_disk);
+
+/* The same of a file that is open already, named path. */
+NTSTATUS rsvd_image_chain_of(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
+			     struct store *leaf, const char *path,
+			     bool writable, struct vhdx **_disk);
 
 /* One file of a chain, without its parents. */
 NTSTATUS rsvd_image_alone(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
@@ -368,12 +392,86 @@ NTSTATUS rsvd_set_open(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 NTSTATUS rsvd_set_leaf_new(struct rsvd_set *set, const char *parent,
 			   char name[VHDSET_NAME_MAX]);
 
+/* ---- unused.c --------------------------------------------------------------------- */
+
 /*
- * Names that may have to go after a crash: they are removed when nothing needs
- * them.  note() makes one stable, tidy() removes what is noted.
+ * Names of files that may have to go: those a crash left, and those no
+ * snapshot has any more.  note() makes one stable.  tidy() removes those that
+ * nothing needs; a name stays noted while its file is a link of a chain, or is
+ * being made.  With RSVD_FENCE_SET held.
  */
 NTSTATUS rsvd_set_note(struct rsvd_open *open, const char *name);
 NTSTATUS rsvd_set_tidy(struct rsvd_set *set);
+
+/* The end of the name of a file that is being made. */
+#define RSVD_BUILD_SUFFIX ".part"
+
+/* A name for such a file, noted. */
+NTSTATUS rsvd_set_build_new(struct rsvd_set *set, char name[VHDSET_NAME_MAX]);
+
+/* One file that the set reads. */
+struct rsvd_part {
+	char *path;			/* from the share's root */
+	struct rsvd_part *parent;
+	struct rsvd_part *child;	/* one of them */
+	unsigned children;
+	uint64_t bytes;			/* that it takes on the disk */
+	bool named;			/* by the set */
+	bool is_leaf;
+	bool given_up;			/* noted, and so the set's own */
+};
+
+struct rsvd_parts {
+	struct rsvd_part **list;
+	size_t count;
+};
+
+/* All of them; fails where one cannot be opened. */
+NTSTATUS rsvd_parts_look(TALLOC_CTX *mem_ctx, struct rsvd_set *set,
+			 struct rsvd_parts **_parts);
+
+struct rsvd_part *rsvd_parts_find(const struct rsvd_parts *parts,
+				  const char *path);
+
+/*
+ * Whether a file can become one with its only child: no snapshot has it any
+ * more, and nobody writes to the child.
+ */
+bool rsvd_part_merges(const struct rsvd_part *part);
+
+/* Whether anything is noted. */
+bool rsvd_set_has_notes(struct rsvd_open *open);
+
+/* ---- build.c ---------------------------------------------------------------------- */
+
+/*
+ * A new file at path that reads as the one at top does.  It takes the place of
+ * the file at bottom, depth parents above top, and of all between; its parent
+ * is bottom's.  Files are opened before this returns, as the user who is in
+ * force.  with_linkage: children of top's are its children.
+ */
+struct rsvd_build {
+	const char *top;
+	const char *bottom;
+	unsigned depth;
+	const char *path;
+	bool with_linkage;
+	bool clone_only;	/* NOT_SUPPORTED where that is not possible */
+	/* Now and then; ends it by returning false. */
+	bool (*progress)(void *private_data, uint64_t done, uint64_t all);
+	void *private_data;
+};
+
+/* Not to be freed before it is done. */
+struct tevent_req *rsvd_build_send(TALLOC_CTX *mem_ctx,
+				   struct rsvd_open *open,
+				   const struct rsvd_build *build);
+/*
+ * *_made is the new file, whole and stable, still open, so that nobody tidies
+ * it away; *_top the one it was made from.
+ */
+NTSTATUS rsvd_build_recv(struct tevent_req *req, TALLOC_CTX *mem_ctx,
+			 struct store **_made, struct store **_top);
 
 /* ---- changes.c ----------------------------------------------------------------------- */
 
@@ -467,9 +565,11 @@ void rsvd_safe_size_query(struct rsvd_call *call);
 
 /*
  * Each is done with a status for the header.  They run with the lock
- * RSVD_FENCE_SET held and the image fresh.
+ * RSVD_FENCE_SET held and the image fresh, but for those that are long.
  */
 struct rsvd_meta_work {
+	/* It takes the lock itself, when it needs it. */
+	bool unlocked;
 	struct tevent_req *(*send)(TALLOC_CTX *mem_ctx,
 				   struct rsvd_open *open,
 				   const struct rsvd_meta *meta);

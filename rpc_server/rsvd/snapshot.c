@@ -352,6 +352,8 @@ static void step(struct tevent_req *req)
 			status = record_move(state, RSVD_DO_UNBLOCK);
 			if (NT_STATUS_IS_OK(status)) {
 				status = rsvd_block_end(state->open, true, 0);
+				/* Below it nobody writes any more. */
+				rsvd_merge_kick(state->open);
 			}
 			break;
 		default:

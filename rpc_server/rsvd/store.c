@@ -5,6 +5,9 @@
 #include "server.h"
 #include "step.h"
 
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+
 struct rsvd_store {
 	struct store store;
 	struct rsvd_store *prev, *next;
@@ -12,6 +15,7 @@ struct rsvd_store {
 	struct files_struct *fsp;
 	bool internal;		/* made by create_internal_fsp() */
 	struct files_struct *guard;	/* smbd's own open of the same file */
+	unsigned under_way;
 };
 
 /*
@@ -163,6 +167,7 @@ static void pending_end(struct pending *p, int result)
 {
 	struct store_io *io = p->io;
 
+	p->s->under_way--;
 	talloc_free(p);
 	io->done(io, result);
 }
@@ -305,6 +310,7 @@ static void vfs_submit(struct store *store, struct store_io *io)
 		smb_panic("hvrs: no memory for a request");
 	}
 	p->s = of(store);
+	p->s->under_way++;
 	p->io = io;
 	io->at = 0;
 	io->got = 0;
@@ -354,6 +360,9 @@ void rsvd_store_closed(const struct files_struct *fsp)
 
 	for (s = all_stores; s != NULL; s = s->next) {
 		if (s->fsp == fsp) {
+			if (s->under_way > 0) {
+				rsvd_store_abandon(&s->store);
+			}
 			s->fsp = NULL;
 		}
 		if (s->guard == fsp) {
@@ -400,4 +409,25 @@ void rsvd_store_guard(struct store *store, struct files_struct *guard)
 struct files_struct *rsvd_store_file(struct store *store)
 {
 	return of(store)->fsp;
+}
+
+int rsvd_store_clone(struct store *to, struct store *from, uint64_t offset,
+		     uint64_t length)
+{
+	struct files_struct *target = rsvd_store_file(to);
+	struct files_struct *source = rsvd_store_file(from);
+	struct file_clone_range range = {
+		.src_offset = offset, .src_length = length,
+		.dest_offset = offset,
+	};
+
+	if (target == NULL || source == NULL) {
+		return -EIO;
+	}
+	range.src_fd = fsp_get_io_fd(source);
+	if (ioctl(fsp_get_io_fd(target), FICLONERANGE, &range) == 0) {
+		return 0;
+	}
+	return errno == ENOSPC || errno == EDQUOT || errno == EIO ? -errno
+								  : -ENOTSUP;
 }

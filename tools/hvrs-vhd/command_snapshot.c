@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -155,6 +156,56 @@ static int export(struct tool *tool, const char *path,
 	return command_convert(&other);
 }
 
+/*
+ * For the server, which merges or removes what is noted when it opens the set
+ * next.  Stable before the snapshot goes.
+ */
+static int note(struct tool *tool, const char *path,
+		const struct vhdset_snapshot *snapshot)
+{
+	char *notes = talloc_asprintf(tool->mem_ctx, "%s.unfinished", path);
+	char *line = talloc_asprintf(tool->mem_ctx, "%s\n", snapshot->file);
+	struct stat st = {};
+	bool is_new = false;
+	int fd = -1;
+	int ret = 0;
+
+	if (snapshot->file[0] == '\0') {
+		return TOOL_OK;
+	}
+	if (notes == NULL || line == NULL || stat(path, &st) != 0) {
+		return tool_fail(path, errno, "nothing can be noted", NULL);
+	}
+	is_new = access(notes, F_OK) != 0;
+	fd = open(notes, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
+		  O_NOFOLLOW, st.st_mode & 0777);
+	if (fd == -1 || (is_new && geteuid() == 0 &&
+			 fchown(fd, st.st_uid, st.st_gid) != 0) ||
+	    write(fd, line, strlen(line)) != (ssize_t)strlen(line) ||
+	    fsync(fd) != 0) {
+		ret = tool_fail(notes, errno, "it cannot be written", NULL);
+	}
+	if (fd != -1) {
+		close(fd);
+	}
+	return ret;
+}
+
+/* The snapshot is part of the set until it is removed. */
+static int delete(struct tool *tool, struct vhdset *set, const char *path,
+		  const struct vhdset_snapshot *snapshot)
+{
+	struct guid id = snapshot->id;
+	int ret = note(tool, path, snapshot);
+
+	if (ret != TOOL_OK) {
+		return ret;
+	}
+	ret = vhdset_snapshot_remove(set, &id, false);
+	return ret == 0 ? TOOL_OK : tool_fail(path, ret, "the snapshot cannot "
+					      "be deleted", NULL);
+}
+
 static int act(struct tool *tool, const char *action, const char *path,
 	       const char *id_text, const char *target)
 {
@@ -194,10 +245,7 @@ static int act(struct tool *tool, const char *action, const char *path,
 		return export(tool, path, snapshot, target);
 	}
 	if (strcmp(action, "delete") == 0) {
-		ret = vhdset_snapshot_remove(set, &id, false);
-		return ret == 0 ? TOOL_OK
-				: tool_fail(path, ret, "the snapshot cannot "
-					    "be deleted", NULL);
+		return delete(tool, set, path, snapshot);
 	}
 	fprintf(stderr, "hvrs-vhd: snapshot knows list, create, apply, delete "
 		"and export\n");
