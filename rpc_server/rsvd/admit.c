@@ -215,6 +215,26 @@ static struct rsvd_record_open *row_find(struct rsvd_record *record,
 	return NULL;
 }
 
+/*
+ * A snapshot may be of another size than the disk.  Where a process died at a
+ * resize, those whose handles outlived it hear of it here.
+ */
+static void size_note(const struct rsvd_open *open,
+		      struct rsvd_record *record)
+{
+	const struct scsi_geometry *g = &open->scsi.geometry;
+	uint64_t size = g->blocks * g->block_size;
+
+	if (rsvd_open_is_snapshot(open) && record->disk_size != 0) {
+		return;
+	}
+	if (record->open_count > 0 && record->disk_size != size) {
+		scsi_pr_attention_all(&record->pr, NULL,
+				      SCSI_SENSE_CAPACITY_CHANGED);
+	}
+	record->disk_size = size;
+}
+
 static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
 {
 	struct rsvd_worker self = rsvd_admit_self(open);
@@ -254,8 +274,7 @@ static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
 	TALLOC_FREE(record->path);
 	record->path = talloc_strdup(record, open->path);
 	record->disk_id = open->scsi.geometry.disk_id;
-	record->disk_size = open->scsi.geometry.blocks *
-		open->scsi.geometry.block_size;
+	size_note(open, record);
 	if (record->path == NULL) {
 		return -ENOMEM;
 	}

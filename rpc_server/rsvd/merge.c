@@ -225,19 +225,26 @@ static NTSTATUS plan_check(struct worker *w, struct rsvd_set *set,
 	return !NT_STATUS_IS_OK(status) || is ? status : NT_STATUS_RETRY;
 }
 
-static NTSTATUS commit(struct worker *w, struct store *made,
-		       struct store *top)
+struct built {
+	struct worker *w;
+	struct store *made;
+	struct store *top;
+};
+
+static NTSTATUS commit(struct worker *w, struct built *built)
 {
 	struct rsvd_open *open = w->open;
 	struct rsvd_set *set = NULL;
 	NTSTATUS status = rsvd_set_open(w, open, true, &set);
 
 	if (NT_STATUS_IS_OK(status)) {
-		status = plan_check(w, set, top);
+		status = plan_check(w, set, built->top);
 	}
 	if (NT_STATUS_IS_OK(status)) {
-		status = rsvd_file_rights_copy(made, top);
+		status = rsvd_file_rights_copy(built->made, built->top);
 	}
+	/* By its new name others must be able to open it at once. */
+	TALLOC_FREE(built->made);
 	step("merge-built");
 	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_file_replace(open, w->path, w->plan->top);
@@ -259,12 +266,6 @@ static NTSTATUS commit(struct worker *w, struct store *made,
 	TALLOC_FREE(set);
 	return status;
 }
-
-struct built {
-	struct worker *w;
-	struct store *made;
-	struct store *top;
-};
 
 static void commit_over(struct worker *w, NTSTATUS status)
 {
@@ -289,7 +290,7 @@ static void on_commit_lock(struct tevent_req *req)
 		return;
 	}
 	if (rsvd_open_become_user(w->open)) {
-		status = commit(w, built->made, built->top);
+		status = commit(w, built);
 		if (!NT_STATUS_IS_OK(status)) {
 			(void)rsvd_file_remove(w->open, w->path);
 		}

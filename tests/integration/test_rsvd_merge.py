@@ -423,6 +423,7 @@ class Extract(Merging):
         self.expect(0, self.main.apply(first))
         self.now = self.then[first].copy()
         branch = self.snapshot()
+        self.optimize()
         before = sorted(os.listdir(self.path('')))
         for status, name, source, limit, how in (
                 (INVALID_PARAMETER, 'a.vhdx', uuid.uuid4(), None, {}),

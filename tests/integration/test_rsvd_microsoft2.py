@@ -113,6 +113,18 @@ class Microsoft(rsvd.Case):
         self.assertEqual((0, lab.pattern(512, 5)),
                          disk.read_status(2 * GIB - 512, 512))
 
+    def test_a_snapshot_of_another_size_hides_no_resize(self):
+        disk = self.opened()
+        ident = disk.snapshot()
+        self.expect(0, disk.resize(2 * GIB))
+        self.expect(rsvd.CAPACITY, disk.read_status(0, 512)[0])
+        # Of 1 GiB: it says nothing of the disk.
+        self.at('t/rsvd.vhds', ident)
+        self.expect(0, disk.resize(2 * GIB))
+        self.expect(0, disk.read_status(0, 512)[0])
+        self.expect(0, disk.resize(GIB, unsafe=1))
+        self.expect(rsvd.CAPACITY, disk.read_status(0, 512)[0])
+
     def test_optimize(self):
         disk = self.opened()
         self.expect(0, disk.meta(rsvd.OPTIMIZE, bytes(4)))
