@@ -83,12 +83,30 @@ static int vfs_write(struct store *store, const void *buffer, size_t length,
 	return 0;
 }
 
+/* Whether the file is the kernel's, by the number that the VFS has for it. */
+static bool has_kernel_fd(const struct files_struct *fsp)
+{
+	const SMB_STRUCT_STAT *known = &fsp->fsp_name->st;
+	struct stat st = {};
+
+	return VALID_STAT(*known) && fstat(fsp_get_io_fd(fsp), &st) == 0 &&
+		st.st_ino == known->st_ex_ino &&
+		st.st_dev == known->st_ex_dev;
+}
+
 static int vfs_flush(struct store *store)
 {
 	struct rsvd_store *s = of(store);
 
 	if (s->fsp == NULL) {
 		return -EIO;
+	}
+	/*
+	 * A module that answers from smbd's own loop (io_uring) never answers
+	 * the one that is run here.
+	 */
+	if (has_kernel_fd(s->fsp)) {
+		return fsync(fsp_get_io_fd(s->fsp)) == 0 ? 0 : -errno;
 	}
 	return smb_vfs_fsync_sync(s->fsp) == 0 ? 0 : -errno;
 }
