@@ -218,6 +218,21 @@ static int load(struct vhdx *disk, const struct vhdx_open *how,
 	return ret == 0 ? parent_take(disk, how) : ret;
 }
 
+/*
+ * In the middle of a turn of another disk of this process.  Nobody else has
+ * the lock, and that turn changes neither size nor layout.
+ */
+static int join_beside(struct vhdx *disk, const struct vhdx_open *how,
+		       const char **why)
+{
+	int ret = load_plain(disk, why);
+
+	if (ret == 0) {
+		ret = vhdx_share_beside(disk);
+	}
+	return ret == 0 ? parent_take(disk, how) : ret;
+}
+
 /* Reads the file, under the share's lock where there is one. */
 static int join(struct vhdx *disk, const struct vhdx_open *how,
 		const char **why)
@@ -230,6 +245,9 @@ static int join(struct vhdx *disk, const struct vhdx_open *how,
 		return load(disk, how, why);
 	}
 	ret = disk->share->ops->lock_wait(disk->share);
+	if (ret == -EDEADLK) {
+		return join_beside(disk, how, why);
+	}
 	if (ret != 0) {
 		return ret;
 	}
@@ -310,6 +328,10 @@ static int leave(struct vhdx *disk)
 	bool alone = false;
 	int ret = vhdx_share_lock(disk, NULL);
 
+	if (ret == -EDEADLK) {
+		/* Another of this process goes on. */
+		return 0;
+	}
 	if (ret != 0) {
 		return ret;
 	}

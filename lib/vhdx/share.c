@@ -207,6 +207,27 @@ int vhdx_share_enter(struct vhdx *disk, bool *_first)
 	return ret;
 }
 
+int vhdx_share_beside(struct vhdx *disk)
+{
+	uint8_t bytes[VHDX_SHARE_RECORD] = {};
+	struct record r = {};
+	int ret = disk->share->ops->load(disk->share, bytes);
+
+	if (ret == 0) {
+		ret = record_decode(bytes, &r);
+	}
+	if (ret == 0 && (r.flags & ACTIVE) == 0) {
+		ret = -EAGAIN;
+	}
+	if (ret == 0) {
+		ret = adopt(disk, &r);
+	}
+	if (ret == 0) {
+		disk->gate.generation = r.generation;
+	}
+	return ret;
+}
+
 int vhdx_share_lock(struct vhdx *disk, bool *_first)
 {
 	int ret = 0;

@@ -6,6 +6,10 @@
  * dies, and two disks of one process exclude each other as well:
  *   byte 4096  the lock
  *   byte 4097  membership: everybody shares it; who could have it alone is alone
+ *
+ * Who waits for the lock without a loop must not wait for a disk of its own
+ * process, whose turn ends by that loop, nor for ever: the other process may
+ * be waiting for this one's, of another disk.
  */
 #include "vhdx/vhdx_priv.h"
 
@@ -14,6 +18,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <tevent.h>
 #include <unistd.h>
@@ -23,9 +28,14 @@
 /* Waiting for the lock asks again after so many microseconds. */
 #define RETRY_FIRST 50
 #define RETRY_MOST 5000
+/* Without a loop: so long at most. */
+#define WAIT_MOST 3000000
 
 struct share_file {
 	struct vhdx_share share;
+	struct share_file *next;	/* of this process */
+	struct store_identity id;
+	bool held;			/* the lock */
 	struct tevent_context *ev;
 	struct tevent_immediate *now;
 	struct tevent_timer *later;
@@ -36,9 +46,28 @@ struct share_file {
 	void *engine;
 };
 
+static struct share_file *all_shares;
+
 static struct share_file *of(struct vhdx_share *share)
 {
 	return (struct share_file *)share;
+}
+
+/* Another of this process on the same file, and one that has the lock. */
+static void sibling_find(const struct share_file *sf, bool *_there,
+			 bool *_held)
+{
+	const struct share_file *other = NULL;
+
+	*_there = false;
+	*_held = false;
+	for (other = all_shares; other != NULL; other = other->next) {
+		if (other != sf && other->id.volume == sf->id.volume &&
+		    other->id.file == sf->id.file) {
+			*_there = true;
+			*_held = *_held || other->held;
+		}
+	}
 }
 
 static int lock_byte(int fd, int command, short type, off_t at)
@@ -57,12 +86,32 @@ static int lock_byte(int fd, int command, short type, off_t at)
 
 static void file_unlock(struct vhdx_share *share)
 {
+	of(share)->held = false;
 	(void)lock_byte(of(share)->fd, F_OFD_SETLK, F_UNLCK, LOCK_BYTE);
 }
 
 static int file_lock_wait(struct vhdx_share *share)
 {
-	return lock_byte(of(share)->fd, F_OFD_SETLKW, F_WRLCK, LOCK_BYTE);
+	struct share_file *sf = of(share);
+	unsigned step = RETRY_FIRST;
+	unsigned waited = 0;
+	bool there = false;
+	bool held = false;
+	int ret = 0;
+
+	sibling_find(sf, &there, &held);
+	if (held) {
+		return -EDEADLK;
+	}
+	ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, LOCK_BYTE);
+	while ((ret == -EAGAIN || ret == -EACCES) && waited < WAIT_MOST) {
+		usleep(step);
+		waited += step;
+		step = step * 2 < RETRY_MOST ? step * 2 : RETRY_MOST;
+		ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, LOCK_BYTE);
+	}
+	sf->held = ret == 0;
+	return ret == -EAGAIN || ret == -EACCES ? -ETIMEDOUT : ret;
 }
 
 static void file_try(struct share_file *sf);
@@ -92,6 +141,7 @@ static void file_try(struct share_file *sf)
 	int ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, LOCK_BYTE);
 
 	if (ret != -EAGAIN && ret != -EACCES) {
+		sf->held = ret == 0;
 		sf->lock_done(sf->engine, ret);
 		return;
 	}
@@ -177,6 +227,14 @@ static const struct vhdx_share_ops file_share_ops = {
 
 static int share_destructor(struct share_file *sf)
 {
+	struct share_file **at = &all_shares;
+
+	while (*at != NULL && *at != sf) {
+		at = &(*at)->next;
+	}
+	if (*at == sf) {
+		*at = sf->next;
+	}
 	if (sf->map != NULL) {
 		munmap(sf->map, VHDX_PAGE);
 	}
@@ -186,38 +244,70 @@ static int share_destructor(struct share_file *sf)
 	return 0;
 }
 
-/* Under the lock: joins, and clears what dead members left. */
+static int share_map(struct share_file *sf)
+{
+	if (ftruncate(sf->fd, VHDX_PAGE) != 0) {
+		return -errno;
+	}
+	sf->map = mmap(NULL, VHDX_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
+		       sf->fd, 0);
+	if (sf->map == MAP_FAILED) {
+		sf->map = NULL;
+		return -errno;
+	}
+	return 0;
+}
+
+/* Clears what dead members left, if there is nobody else. */
+static int share_clear(struct share_file *sf)
+{
+	int ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, MEMBER_BYTE);
+
+	if (ret == 0) {
+		memset(sf->map, 0, VHDX_PAGE);
+	}
+	return ret == -EAGAIN || ret == -EACCES ? 0 : ret;
+}
+
+/*
+ * Joins, under the lock; beside a member of this process without it, as then
+ * nothing is to be cleared, and nobody else can think that he is alone.
+ */
 static int share_join(struct share_file *sf)
 {
-	int ret = lock_byte(sf->fd, F_OFD_SETLKW, F_WRLCK, LOCK_BYTE);
+	bool there = false;
+	bool held = false;
+	int ret = share_map(sf);
 
 	if (ret != 0) {
 		return ret;
 	}
-	if (ftruncate(sf->fd, VHDX_PAGE) != 0) {
-		ret = -errno;
+	sibling_find(sf, &there, &held);
+	if (there) {
+		return lock_byte(sf->fd, F_OFD_SETLK, F_RDLCK, MEMBER_BYTE);
 	}
-	if (ret == 0) {
-		sf->map = mmap(NULL, VHDX_PAGE, PROT_READ | PROT_WRITE,
-			       MAP_SHARED, sf->fd, 0);
-		if (sf->map == MAP_FAILED) {
-			sf->map = NULL;
-			ret = -errno;
-		}
+	ret = file_lock_wait(&sf->share);
+	if (ret != 0) {
+		return ret;
 	}
-	if (ret == 0) {
-		ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, MEMBER_BYTE);
-		if (ret == 0) {
-			memset(sf->map, 0, VHDX_PAGE);
-		} else if (ret == -EAGAIN || ret == -EACCES) {
-			ret = 0;
-		}
-	}
+	ret = share_clear(sf);
 	if (ret == 0) {
 		ret = lock_byte(sf->fd, F_OFD_SETLK, F_RDLCK, MEMBER_BYTE);
 	}
 	file_unlock(&sf->share);
 	return ret;
+}
+
+static int identify(struct share_file *sf)
+{
+	struct stat st = {};
+
+	if (fstat(sf->fd, &st) != 0) {
+		return -errno;
+	}
+	sf->id.volume = st.st_dev;
+	sf->id.file = st.st_ino;
+	return 0;
 }
 
 int vhdx_share_file_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
@@ -239,11 +329,16 @@ int vhdx_share_file_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
 		return -ENOMEM;
 	}
 	sf->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	ret = sf->fd >= 0 ? share_join(sf) : -errno;
+	ret = sf->fd >= 0 ? identify(sf) : -errno;
+	if (ret == 0) {
+		ret = share_join(sf);
+	}
 	if (ret != 0) {
 		talloc_free(sf);
 		return ret;
 	}
+	sf->next = all_shares;
+	all_shares = sf;
 	*_share = &sf->share;
 	return 0;
 }

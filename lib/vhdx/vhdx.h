@@ -482,7 +482,11 @@ struct vhdx_share_ops {
 	void (*lock)(struct vhdx_share *share,
 		     void (*lock_done)(void *engine, int result),
 		     void *engine);
-	/* The same for open, resize and close, which may block. */
+	/*
+	 * The same for open, resize and close, which may block: a while, then
+	 * -ETIMEDOUT.  -EDEADLK when another disk of this process has it, whose
+	 * turn ends by the loop.
+	 */
 	int (*lock_wait)(struct vhdx_share *share);
 	void (*unlock)(struct vhdx_share *share);
 	int (*load)(struct vhdx_share *share,

@@ -244,6 +244,12 @@ int vhdx_share_lock(struct vhdx *disk, bool *_first);
 /* The second half of it, when the lock was taken otherwise. */
 int vhdx_share_enter(struct vhdx *disk, bool *_first);
 /*
+ * What the record says, while another disk of this process has the lock: what
+ * it changes in its turn is told by the generation.  -EAGAIN when nobody has
+ * read the file yet.
+ */
+int vhdx_share_beside(struct vhdx *disk);
+/*
  * Writes the record and gives the lock back.  changed: the others must forget
  * their pages; layout: and read the region table and metadata again.
  */
