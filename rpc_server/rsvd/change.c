@@ -3,6 +3,7 @@
  * and another size.
  */
 #include "server.h"
+#include "step.h"
 
 #include "rsvd/safe_size.h"
 
@@ -57,6 +58,7 @@ static NTSTATUS apply_files(struct change_state *state, uint64_t *_size)
 		/* What is given up goes when the new leaf is in force. */
 		status = rsvd_set_note(state->open, info.leaf);
 	}
+	step("apply-noted");
 	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_image_alone(frame, state->open, rsvd_file_beside(
 					  frame, state->open, leaf), false,
@@ -73,10 +75,12 @@ static NTSTATUS apply_files(struct change_state *state, uint64_t *_size)
 	if (NT_STATUS_IS_OK(status) && *_size != info_size(state->open)) {
 		status = rsvd_changes_resize(state->open, *_size);
 	}
+	step("apply-marked");
 	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_status_of(vhdset_snapshot_apply(
 			set->set, &state->apply.id, leaf));
 	}
+	step("apply-applied");
 	TALLOC_FREE(frame);
 	return status;
 }
@@ -114,6 +118,7 @@ static void on_apply_blocked(struct tevent_req *subreq)
 	if (NT_STATUS_IS_OK(status)) {
 		status = status2;
 	}
+	step("apply-told");
 	if (NT_STATUS_IS_OK(status)) {
 		/* Nobody waits for this any more. */
 		apply_tidy(state);
@@ -192,7 +197,9 @@ static NTSTATUS resize_disk(struct change_state *state, uint64_t *_size)
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
+	step("resize-marked");
 	ret = vhdx_resize(image->disk, size, true);
+	step("resize-resized");
 	if (ret == -EINVAL) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}

@@ -102,8 +102,10 @@ static NTSTATUS convert(struct rsvd_open *open, const struct rsvd_meta *meta)
 	if (NT_STATUS_IS_OK(status)) {
 		status = convert_set(frame, open, path, leaf);
 	}
+	step("convert-made");
 	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_file_rename(open, source, leaf_path);
+		step("convert-renamed");
 		if (NT_STATUS_IS_OK(status)) {
 			status = rsvd_file_folder_flush(open, leaf_path);
 		} else {

@@ -3,6 +3,7 @@
  * 3.2.5.5.10 and 3.2.5.5.11.
  */
 #include "server.h"
+#include "step.h"
 
 /* 2.2.4.6: ids only where all of them have room. */
 static void list_answer(struct rsvd_call *call,
@@ -272,14 +273,17 @@ static NTSTATUS delete(struct rsvd_open *open,
 	if (NT_STATUS_IS_OK(status) && s->file[0] != '\0') {
 		status = rsvd_set_note(open, s->file);
 	}
+	step("delete-noted");
 	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_status_of(vhdset_snapshot_remove(
 			set->set, &d->id, d->persist));
 	}
+	step("delete-removed");
 	if (NT_STATUS_IS_OK(status)) {
 		/* Of a branch that was given up: nothing is above it. */
 		(void)rsvd_set_tidy(set);
 	}
+	step("delete-tidied");
 	if (NT_STATUS_IS_OK(status) && !d->persist) {
 		rsvd_changes_forget(open, &d->id);
 	}

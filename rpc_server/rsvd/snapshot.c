@@ -3,6 +3,7 @@
  * of one transaction at a time.
  */
 #include "server.h"
+#include "step.h"
 
 /* How long others may be held up between BlockIO and UnblockIO. */
 #define VM_TIME_MS 10000
@@ -193,15 +194,18 @@ static NTSTATUS switch_files(struct snapshot_state *state)
 	}
 	vhdset_info_get(set->set, &info);
 	status = rsvd_set_leaf_new(set, info.leaf, leaf);
+	step("switch-made");
 	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_changes_mark(state->open, set, &wanted, leaf);
 	}
+	step("switch-marked");
 	if (NT_STATUS_IS_OK(status)) {
 		int ret = vhdset_snapshot_add(set->set, &wanted, leaf);
 
 		status = ret == -EEXIST ? NT_STATUS_OBJECT_NAME_COLLISION
 					: rsvd_status_of(ret);
 	}
+	step("switch-added");
 	TALLOC_FREE(set);
 	return status;
 }
@@ -271,7 +275,7 @@ static bool switch_store(struct tevent_req *req, struct snapshot_state *state)
 	return NT_STATUS_IS_OK(status);
 }
 
-static void step(struct tevent_req *req);
+static void next_stages(struct tevent_req *req);
 
 static void on_blocked(struct tevent_req *subreq)
 {
@@ -295,7 +299,7 @@ static void on_blocked(struct tevent_req *subreq)
 		return;
 	}
 	state->next++;
-	step(req);
+	next_stages(req);
 }
 
 static void block(struct tevent_req *req)
@@ -328,7 +332,7 @@ static void block(struct tevent_req *req)
 }
 
 /* As many stages as need no wait. */
-static void step(struct tevent_req *req)
+static void next_stages(struct tevent_req *req)
 {
 	struct snapshot_state *state = tevent_req_data(req,
 						       struct snapshot_state);
@@ -381,7 +385,7 @@ struct tevent_req *rsvd_snapshot_send(TALLOC_CTX *mem_ctx,
 	state->open = open;
 	state->meta = *meta;
 	(void)rsvd_meta_snapshot_decode(meta->data, meta->length, &state->s);
-	step(req);
+	next_stages(req);
 	if (!tevent_req_is_in_progress(req)) {
 		return tevent_req_post(req, open->ev);
 	}
