@@ -9,7 +9,8 @@
  *
  * Who waits for the lock without a loop must not wait for a disk of its own
  * process, whose turn ends by that loop, nor for ever: the other process may
- * be waiting for this one's, of another disk.
+ * be waiting for this one's, of another disk.  He says in the page until when
+ * he wants it: those with a loop let him go first.
  */
 #include "vhdx/vhdx_priv.h"
 
@@ -20,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <time.h>
 #include <tevent.h>
 #include <unistd.h>
 
@@ -28,8 +30,13 @@
 /* Waiting for the lock asks again after so many microseconds. */
 #define RETRY_FIRST 50
 #define RETRY_MOST 5000
-/* Without a loop: so long at most. */
+/* Without a loop: asks this often, and so long at most. */
+#define WAIT_STEP 100
 #define WAIT_MOST 3000000
+/* So long a wish counts, unless it is said again. */
+#define WISH 5000
+/* The place of the wish in the page, behind the record. */
+#define WISH_AT 1024
 
 struct share_file {
 	struct vhdx_share share;
@@ -90,11 +97,28 @@ static void file_unlock(struct vhdx_share *share)
 	(void)lock_byte(of(share)->fd, F_OFD_SETLK, F_UNLCK, LOCK_BYTE);
 }
 
+static uint64_t now_us(void)
+{
+	struct timespec now = {};
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static uint64_t *wish(const struct share_file *sf)
+{
+	return (uint64_t *)(void *)(sf->map + WISH_AT);
+}
+
+static bool is_wanted(const struct share_file *sf)
+{
+	return __atomic_load_n(wish(sf), __ATOMIC_RELAXED) > now_us();
+}
+
 static int file_lock_wait(struct vhdx_share *share)
 {
 	struct share_file *sf = of(share);
-	unsigned step = RETRY_FIRST;
-	unsigned waited = 0;
+	uint64_t end = now_us() + WAIT_MOST;
 	bool there = false;
 	bool held = false;
 	int ret = 0;
@@ -104,13 +128,15 @@ static int file_lock_wait(struct vhdx_share *share)
 		return -EDEADLK;
 	}
 	ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, LOCK_BYTE);
-	while ((ret == -EAGAIN || ret == -EACCES) && waited < WAIT_MOST) {
-		usleep(step);
-		waited += step;
-		step = step * 2 < RETRY_MOST ? step * 2 : RETRY_MOST;
+	while ((ret == -EAGAIN || ret == -EACCES) && now_us() < end) {
+		__atomic_store_n(wish(sf), now_us() + WISH, __ATOMIC_RELAXED);
+		usleep(WAIT_STEP);
 		ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, LOCK_BYTE);
 	}
 	sf->held = ret == 0;
+	if (sf->held) {
+		__atomic_store_n(wish(sf), 0, __ATOMIC_RELAXED);
+	}
 	return ret == -EAGAIN || ret == -EACCES ? -ETIMEDOUT : ret;
 }
 
@@ -138,8 +164,11 @@ static void on_now(struct tevent_context *ev, struct tevent_immediate *im,
 
 static void file_try(struct share_file *sf)
 {
-	int ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, LOCK_BYTE);
+	int ret = -EAGAIN;
 
+	if (!is_wanted(sf)) {
+		ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, LOCK_BYTE);
+	}
 	if (ret != -EAGAIN && ret != -EACCES) {
 		sf->held = ret == 0;
 		sf->lock_done(sf->engine, ret);

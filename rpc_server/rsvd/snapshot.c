@@ -18,6 +18,10 @@ struct snapshot_state {
 	struct rsvd_meta meta;
 	struct rsvd_meta_snapshot s;
 	size_t next;		/* of the stages */
+	/* Made while others still go on: the next leaf, and of which. */
+	char leaf[VHDSET_NAME_MAX];
+	char parent[VHDSET_NAME_MAX];
+	struct rsvd_image *image;	/* that is flushed */
 };
 
 /* ---- the record's part of each stage ----------------------------------------------------- */
@@ -171,6 +175,39 @@ static NTSTATUS initialize(struct snapshot_state *state)
 		record_move(state, RSVD_DO_INITIALIZE) : status;
 }
 
+/*
+ * Whether the leaf that was made before the block is still a child of the one
+ * in force: the first write of a session gives that another linkage.
+ */
+static bool leaf_fits(struct snapshot_state *state, struct rsvd_set *set,
+		      const char *parent)
+{
+	TALLOC_CTX *frame = NULL;
+	const char *names[2] = { parent, state->leaf };
+	struct store *stores[2] = {};
+	struct vhdx *disks[2] = {};
+	bool fits = state->leaf[0] != '\0' &&
+		strcmp(parent, state->parent) == 0;
+	size_t i = 0;
+
+	if (!fits) {
+		return false;
+	}
+	frame = talloc_stackframe();
+	for (i = 0; i < 2 && fits; i++) {
+		char *path = rsvd_file_beside(frame, set->open, names[i]);
+
+		fits = path != NULL && NT_STATUS_IS_OK(rsvd_image_alone(
+			frame, set->open, path, false, &stores[i],
+			&disks[i]));
+	}
+	fits = fits && vhdx_parent_check(disks[1], disks[0]) == 0;
+	talloc_free(disks[1]);
+	talloc_free(disks[0]);
+	TALLOC_FREE(frame);
+	return fits;
+}
+
 static NTSTATUS switch_files(struct snapshot_state *state)
 {
 	struct vhdset_snapshot wanted = {
@@ -193,7 +230,11 @@ static NTSTATUS switch_files(struct snapshot_state *state)
 		wanted.flags = VHDSET_TRACKED;
 	}
 	vhdset_info_get(set->set, &info);
-	status = rsvd_set_leaf_new(set, info.leaf, leaf);
+	if (leaf_fits(state, set, info.leaf)) {
+		strlcpy(leaf, state->leaf, sizeof(leaf));
+	} else {
+		status = rsvd_set_leaf_new(set, info.leaf, leaf);
+	}
 	step("switch-made");
 	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_changes_mark(state->open, set, &wanted, leaf);
@@ -302,12 +343,57 @@ static void on_blocked(struct tevent_req *subreq)
 	next_stages(req);
 }
 
+static void on_ready(struct tevent_req *subreq)
+{
+	struct tevent_req *req = tevent_req_callback_data(subreq,
+							  struct tevent_req);
+	struct snapshot_state *state = tevent_req_data(req,
+						       struct snapshot_state);
+	int ret = vhdx_flush_recv(subreq);
+
+	TALLOC_FREE(subreq);
+	rsvd_image_put(state->image);
+	if (tevent_req_nterror(req, rsvd_status_of(ret))) {
+		return;
+	}
+	subreq = rsvd_block_send(state, state->open,
+				 state->s.type == VHDSET_CDP ? CDP_TIME_MS
+							     : VM_TIME_MS,
+				 false);
+	if (tevent_req_nomem(subreq, req)) {
+		return;
+	}
+	tevent_req_set_callback(subreq, on_blocked, req);
+}
+
+/* What takes a while, while nobody is held up. */
+static NTSTATUS prepare(struct snapshot_state *state)
+{
+	struct vhdset_info info = {};
+	struct rsvd_set *set = NULL;
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (state->next + 1 >= RSVD_STAGES ||
+	    state->s.stages[state->next + 1] != RSVD_DO_SWITCH) {
+		return status;
+	}
+	status = rsvd_set_open(state, state->open, true, &set);
+	if (NT_STATUS_IS_OK(status)) {
+		vhdset_info_get(set->set, &info);
+		strlcpy(state->parent, info.leaf, sizeof(state->parent));
+		status = rsvd_set_leaf_new(set, info.leaf, state->leaf);
+	}
+	TALLOC_FREE(set);
+	return status;
+}
+
 static void block(struct tevent_req *req)
 {
 	struct snapshot_state *state = tevent_req_data(req,
 						       struct snapshot_state);
 	struct look l = { .state = state };
 	struct tevent_req *subreq = NULL;
+	NTSTATUS status = NT_STATUS_OK;
 	int ret = rsvd_admit_change(state->open, look, &l, NULL);
 
 	if (ret != 0) {
@@ -321,14 +407,20 @@ static void block(struct tevent_req *req)
 		     NT_STATUS_IO_TIMEOUT : NT_STATUS_INVALID_STATE, false);
 		return;
 	}
-	subreq = rsvd_block_send(state, state->open,
-				 state->s.type == VHDSET_CDP ? CDP_TIME_MS
-							     : VM_TIME_MS,
-				 false);
-	if (tevent_req_nomem(subreq, req)) {
+	status = prepare(state);
+	if (tevent_req_nterror(req, status)) {
 		return;
 	}
-	tevent_req_set_callback(subreq, on_blocked, req);
+	/* So that little is left for the flush in the block. */
+	state->image = state->open->image;
+	rsvd_image_get(state->image);
+	subreq = vhdx_flush_send(state, state->open->ev, state->image->disk);
+	if (subreq == NULL) {
+		rsvd_image_put(state->image);
+		tevent_req_nterror(req, NT_STATUS_NO_MEMORY);
+		return;
+	}
+	tevent_req_set_callback(subreq, on_ready, req);
 }
 
 /* As many stages as need no wait. */
