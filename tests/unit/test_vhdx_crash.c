@@ -240,8 +240,10 @@ static void floors(struct run *run, size_t cut)
 	for (f = 0; f < run->count; f++) {
 		const struct op *flush = &run->ops[f];
 
+		/* A disk that keeps its size does nothing for it. */
 		if (flush->done > cut || flush->kind == OP_WRITE ||
-		    flush->kind == OP_UNMAP) {
+		    flush->kind == OP_UNMAP ||
+		    (flush->kind == OP_RESIZE && flush->length == 0)) {
 			continue;
 		}
 		for (i = 0; i < run->count; i++) {
