@@ -19,6 +19,7 @@ from disk_part import Disks  # noqa: E402
 from handles_part import Handles  # noqa: E402
 from snapshots_part import Snapshots  # noqa: E402
 from plot import picture  # noqa: E402
+from sets_part import Sets  # noqa: E402
 from shared_part import Shared  # noqa: E402
 
 MIB = 1 << 20
@@ -34,17 +35,17 @@ EFFORTS = {
               'whole': 30, 'copies': 1, 'ways': 1,
               'handle rounds': 3, 'handle seconds': 0.4, 'kills': 3,
               'handles': 2000, 'held': 500, 'disk': (2, 4),
-              'snapshots': (100, 3), 'shared': 4},
+              'snapshots': (100, 3), 'shared': 4, 'sets': (3, 256)},
     'full': {'io': 60, 'seconds': 0.12, 'ranges': 400, 'many': 5,
              'beside': 6, 'extents': 100000, 'qos': 30, 'latency': 20,
              'whole': 60, 'copies': 3, 'ways': 1,
              'handle rounds': 6, 'handle seconds': 0.8, 'kills': 10,
              'handles': 10000, 'held': 1000, 'disk': (4, 2),
-             'snapshots': (1000, 5), 'shared': 12},
+             'snapshots': (1000, 5), 'shared': 12, 'sets': (5, 1024)},
 }
 
 PARTS = ('io', 'ranges', 'beside', 'offload', 'qos', 'handles', 'snapshots',
-         'disk', 'shared')
+         'disk', 'shared', 'sets')
 
 IO = {
     'title': 'Reads and writes',
@@ -405,6 +406,9 @@ class Bench:
 
     def shared(self):
         self.figures += Shared(self).measure()
+
+    def sets(self):
+        self.figures += Sets(self).measure()
 
     # ---- the whole ----------------------------------------------------------
 
