@@ -42,7 +42,11 @@ struct worker {
 	bool running;			/* a build is under way */
 	bool again;
 	bool copies;			/* blocks cannot be shared here */
+	bool told;			/* that it is at work */
 };
+
+/* Its transaction, for people. */
+static const struct guid background;
 
 static void worker_later(struct worker *w, unsigned ms);
 
@@ -155,6 +159,11 @@ static void waiters_tell(struct worker *w, NTSTATUS status)
 static void rest(struct worker *w, NTSTATUS status)
 {
 	locks_give(w);
+	if (w->told && w->open != NULL && !w->open->closed) {
+		rsvd_meta_tell_over(w->open, &background, RSVD_PROGRESS_MERGE,
+				    status);
+	}
+	w->told = false;
 	TALLOC_FREE(w->plan);
 	TALLOC_FREE(w->path);
 	if (!NT_STATUS_IS_OK(status) && w->open != NULL) {
@@ -356,6 +365,11 @@ static bool on_progress(void *private_data, uint64_t done, uint64_t all)
 
 	if (w->open == NULL || w->open->closed) {
 		return false;
+	}
+	if (w->waiters == NULL) {
+		rsvd_meta_tell(w->open, &background, RSVD_PROGRESS_MERGE, done,
+			       all);
+		w->told = true;
 	}
 	for (waiter = w->waiters; waiter != NULL; waiter = waiter->next) {
 		rsvd_meta_tell(w->open, &waiter->meta->transaction,

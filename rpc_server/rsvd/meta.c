@@ -140,12 +140,13 @@ void rsvd_meta_tell(struct rsvd_open *open, const struct guid *transaction,
 	(void)rsvd_admit_change(open, tell, &t, NULL);
 }
 
-static void tell_over(struct rsvd_open *open, const struct rsvd_meta *meta,
-		      NTSTATUS status)
+void rsvd_meta_tell_over(struct rsvd_open *open,
+			 const struct guid *transaction, uint32_t type,
+			 NTSTATUS status)
 {
 	struct tell t = {
-		.open = open, .transaction = &meta->transaction,
-		.type = meta->type, .over = true, .done = 1, .all = 1,
+		.open = open, .transaction = transaction, .type = type,
+		.over = true, .done = 1, .all = 1,
 		.status = NT_STATUS_V(status),
 	};
 
@@ -230,7 +231,8 @@ static void meta_over(struct meta_state *state, NTSTATUS status)
 		rsvd_fence_give(open->fence, RSVD_FENCE_SET);
 	}
 	if (!open->closed) {
-		tell_over(open, &state->meta, status);
+		rsvd_meta_tell_over(open, &state->meta.transaction,
+				    state->meta.type, status);
 	}
 	if (!NT_STATUS_IS_OK(status)) {
 		DBG_NOTICE("hvrs: shared disk %s: meta operation %u: %s\n",

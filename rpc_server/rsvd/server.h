@@ -615,6 +615,9 @@ bool rsvd_merge_needed(struct rsvd_open *open);
 /* How far it is; written to the record now and then. */
 void rsvd_meta_tell(struct rsvd_open *open, const struct guid *transaction,
 		    uint32_t type, uint64_t done, uint64_t all);
+void rsvd_meta_tell_over(struct rsvd_open *open,
+			 const struct guid *transaction, uint32_t type,
+			 NTSTATUS status);
 
 /* ---- io.c and tunnel.c ---------------------------------------------------------------- */
 

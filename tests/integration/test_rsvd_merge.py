@@ -5,6 +5,7 @@ where smbd ends at any step of it."""
 import os
 import random
 import struct
+import subprocess
 import time
 import unittest
 import uuid
@@ -296,6 +297,32 @@ class Background(Merging):
         self.main = self.opened()
         self.until(2)
         self.check()
+
+    def test_a_tool_checks_the_chain_and_every_snapshot(self):
+        first, second = self.snapshot(), self.snapshot()
+        self.expect(0, self.main.apply(first))
+        self.main.close()
+
+        def told():
+            done = subprocess.run(
+                ['hvrs-vhd', 'check', self.path('rsvd.vhds')], text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            return done.returncode, done.stdout
+        status, text = told()
+        self.assertEqual(0, status, text)
+        # The base, the second snapshot's of a branch of its own, the leaf.
+        self.assertIn('2 snapshots, 3 files in all', text)
+        parts = {name: lab.content(self.path(name)) for name in self.parts()}
+        for name in parts:
+            # A block table that points where it must not.
+            lab.put(self.path(name), 3 * MIB, b'\xf6' + b'\xff' * 7)
+            status, text = told()
+            self.assertEqual(3, status, (name, text))
+            with open(self.path(name), 'r+b') as file:
+                file.write(parts[name])
+        self.assertEqual(0, told()[0])
+        os.rename(self.path(self.parts()[0]), self.path('away'))
+        self.assertIn(told()[0], (1, 3))
 
     def test_what_a_tool_has_deleted(self):
         first, second = self.snapshot(), self.snapshot()

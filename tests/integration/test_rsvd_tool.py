@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
+import struct
 import subprocess
+import time
 import unittest
 
 import lab
@@ -72,6 +75,42 @@ class Tool(rsvd.Case):
         self.assertEqual({'state': 'on', 'started': False, 'marks': 1},
                          self.told()[0]['tracking'])
         self.assertIn('changes: on, 1 marks', self.hvrsctl().stdout)
+
+    def test_snapshots_and_operations(self):
+        rsvd.make_set(self.path('set.vhds'))
+        disk = self.disk('t/set.vhds', version=2)
+        self.assertEqual({'count': 0, 'reference points': 0},
+                         self.told()[0]['snapshots'])
+        self.assertEqual([], self.told()[0]['operations'])
+        first, second = disk.snapshot(), disk.snapshot()
+        self.expect(0, disk.delete(first, persist=1))
+        self.assertEqual({'count': 1, 'reference points': 1},
+                         self.told()[0]['snapshots'])
+        for i in range(12):
+            self.expect(0, disk.write_status(i * lab.MIB,
+                                             lab.pattern(lab.MIB, i)))
+        third = disk.snapshot()
+        self.expect(0, disk.delete(second))
+        self.expect(0, disk.meta(rsvd.OPTIMIZE, bytes(4)))
+        # Stopped in the middle of one, it can be seen at leisure.
+        self.server.die_at('stop-extract-noted')
+        sent = disk.meta_send(rsvd.EXTRACT, struct.pack('<III', rsvd.VM, 0, 0)
+                              + third.bytes_le + bytes(16) +
+                              rsvd.name_data('x.vhdx'))
+        for _ in range(500):
+            if self.server.has_died('stop-extract-noted'):
+                break
+            time.sleep(0.01)
+        (one,) = self.told()[0]['operations']
+        self.assertEqual('extract', one['operation'])
+        self.assertLess(one['done'], one['of'])
+        self.assertIn('extract: ', self.hvrsctl().stdout)
+        os.kill(rsvd.server_process(self.server, disk), signal.SIGCONT)
+        self.assertEqual((0, 0), disk.tunnel_end(sent)[:2])
+        self.assertEqual([], self.told()[0]['operations'])
+        plain = self.disk()
+        self.assertIn(None, [one['snapshots'] for one in self.told()])
+        plain.close()
 
     def test_a_killed_smbd(self):
         disk, other = self.other(), self.disk()

@@ -1,6 +1,7 @@
 /* check: whether a disk is sound, and what can be mended. */
 #include <errno.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <stdio.h>
 
 #include "tool.h"
@@ -123,10 +124,96 @@ static int check_set(struct tool *tool, struct disk *disk)
 				    NULL);
 }
 
+/* Files that were looked at, by the GUID that each write of them changes. */
+struct seen {
+	struct guid *list;
+	size_t count;
+};
+
+static bool is_seen(struct tool *tool, struct seen *seen, struct vhdx *file)
+{
+	struct vhdx_info info = {};
+	size_t i = 0;
+
+	vhdx_info_get(file, &info);
+	for (i = 0; i < seen->count; i++) {
+		if (guid_equal(&seen->list[i], &info.file_write_guid)) {
+			return true;
+		}
+	}
+	seen->list = talloc_realloc(tool->mem_ctx, seen->list, struct guid,
+				    seen->count + 1);
+	if (seen->list != NULL) {
+		seen->list[seen->count++] = info.file_write_guid;
+	}
+	return false;
+}
+
+/* A file of a set with all its parents: each link, and each file once. */
+static int check_chain(struct tool *tool, const char *path, struct seen *seen)
+{
+	struct disk *disk = disk_open(tool, path, false);
+	struct vhdx *file = NULL;
+	unsigned up = 0;
+	int ret = TOOL_OK;
+
+	if (disk == NULL) {
+		return TOOL_DAMAGED;
+	}
+	for (file = disk->vhdx; file != NULL; file = vhdx_parent_get(file)) {
+		char *name = talloc_asprintf(tool->mem_ctx, up == 0 ? "%s" :
+					     "%s, parent %u", path, up);
+		struct reporting reporting = { .path = name };
+		struct vhdx_check_result result = {};
+
+		up++;
+		if (name == NULL || is_seen(tool, seen, file)) {
+			continue;
+		}
+		if (vhdx_check(file, false, report_vhdx, &reporting,
+			       &result) != 0 || result.errors > 0) {
+			ret = TOOL_DAMAGED;
+		}
+	}
+	disk_close(tool, disk);
+	return ret;
+}
+
+/* Every snapshot of a set, and the leaf's parents. */
+static int check_snapshots(struct tool *tool, const char *path)
+{
+	struct vhdset *set = set_open(tool, tool->mem_ctx, path, false);
+	const struct vhdset_snapshot *list = NULL;
+	struct seen seen = {};
+	size_t count = 0;
+	size_t i = 0;
+	int ret = TOOL_OK;
+
+	if (set == NULL || vhdset_snapshot_list(set, &list, &count) != 0) {
+		return TOOL_FAILED;
+	}
+	ret = check_chain(tool, path, &seen);
+	for (i = 0; i < count; i++) {
+		char *copy = talloc_strdup(tool->mem_ctx, path);
+		char *file = copy != NULL && list[i].file[0] != '\0' ?
+			talloc_asprintf(tool->mem_ctx, "%s/%s", dirname(copy),
+					list[i].file) : NULL;
+
+		if (file != NULL &&
+		    check_chain(tool, file, &seen) != TOOL_OK) {
+			ret = TOOL_DAMAGED;
+		}
+	}
+	printf("%s: %zu snapshot%s, %zu file%s in all\n", path, count,
+	       count == 1 ? "" : "s", seen.count, seen.count == 1 ? "" : "s");
+	return ret;
+}
+
 int command_check(struct tool *tool)
 {
 	struct disk *disk = disk_open_alone(tool, tool->arguments.files[0],
 					    tool->arguments.repair != 0);
+	bool is_set = false;
 	int ret = TOOL_OK;
 	int closed = TOOL_OK;
 
@@ -145,6 +232,10 @@ int command_check(struct tool *tool)
 	} else if (disk->format == FORMAT_RAW) {
 		printf("%s: a raw disk has nothing to check\n", disk->path);
 	}
+	is_set = disk->set != NULL;
 	closed = disk_close(tool, disk);
+	if (is_set && ret == TOOL_OK && closed == TOOL_OK) {
+		ret = check_snapshots(tool, tool->arguments.files[0]);
+	}
 	return ret != TOOL_OK ? ret : closed;
 }

@@ -14,8 +14,13 @@
 #include "rsvd/rsvd.h"
 #include "store/store.h"
 #include "util/cursor.h"
+#include "vhdset/vhdset.h"
 
 #define NAME "hvrs_rsvd_live.tdb"
+
+static const char *const operation_names[] = {
+	"resize", "snapshot", "optimize", "extract", "convert", "apply",
+};
 
 static const char *const type_names[] = {
 	[SCSI_PR_NONE] = "none",
@@ -140,6 +145,67 @@ static json_t *tracking(const char *path)
 	return out;
 }
 
+/* Those of the catalogue; null for what is no VHD Set. */
+static json_t *snapshots(const char *path)
+{
+	TALLOC_CTX *frame = talloc_new(NULL);
+	char *name = talloc_asprintf(frame, "%s" VHDSET_CATALOGUE_SUFFIX,
+				     path);
+	const struct vhdset_snapshot *list = NULL;
+	struct vhdset_open how = {};
+	struct store *store = NULL;
+	struct vhdset *set = NULL;
+	json_int_t points = 0;
+	json_t *out = NULL;
+	size_t count = 0;
+	size_t i = 0;
+	int ret = name != NULL ? file_store_open(frame, NULL, AT_FDCWD, path,
+						 0, &store) : -ENOMEM;
+
+	if (ret == 0) {
+		/* There is none before the first snapshot. */
+		(void)file_store_open(frame, NULL, AT_FDCWD, name, 0,
+				      &how.catalogue);
+		ret = vhdset_open(frame, store, &how, &set, NULL);
+	}
+	if (ret == 0) {
+		ret = vhdset_snapshot_list(set, &list, &count);
+	}
+	for (i = 0; i < count; i++) {
+		points += list[i].file[0] == '\0' ? 1 : 0;
+	}
+	out = ret == 0 ? json_pack("{s:I, s:I}", "count",
+				   (json_int_t)count - points,
+				   "reference points", points)
+		       : json_null();
+	talloc_free(frame);
+	return out;
+}
+
+/* What goes on at present. */
+static json_t *operations(const struct rsvd_record *r)
+{
+	json_t *out = json_array();
+	size_t i = 0;
+
+	for (i = 0; i < r->progress_count; i++) {
+		const struct rsvd_progress *p = &r->progress[i];
+		const char *name = p->type == RSVD_PROGRESS_MERGE ? "merge" :
+			p->type < sizeof(operation_names) /
+				  sizeof(operation_names[0]) ?
+			operation_names[p->type] : "unknown";
+
+		if (p->over || (kill((pid_t)p->worker.pid, 0) != 0 &&
+				errno == ESRCH)) {
+			continue;
+		}
+		json_array_append_new(out, json_pack(
+			"{s:s, s:I, s:I}", "operation", name, "done",
+			(json_int_t)p->done, "of", (json_int_t)p->all));
+	}
+	return out;
+}
+
 static json_t *disk_to_json(const struct look *look,
 			    const struct rsvd_record *r, uint64_t device,
 			    uint64_t inode)
@@ -153,7 +219,8 @@ static json_t *disk_to_json(const struct look *look,
 							  device, inode));
 	}
 	guid_format(&r->disk_id, false, id);
-	return json_pack("{s:s, s:s, s:I, s:s, s:I, s:b, s:o, s:o, s:o}",
+	return json_pack("{s:s, s:s, s:I, s:s, s:I, s:b, s:o, s:o, s:o, s:o, "
+			 "s:o}",
 			 "path", r->path, "id", id,
 			 "size", (json_int_t)r->disk_size,
 			 "reservation", type_names[r->pr.type],
@@ -161,6 +228,8 @@ static json_t *disk_to_json(const struct look *look,
 			 "kept over power loss", r->pr.persist,
 			 "registrations", registrations(&r->pr),
 			 "tracking", tracking(r->path),
+			 "snapshots", snapshots(r->path),
+			 "operations", operations(r),
 			 "opens", opens);
 }
 
@@ -226,6 +295,17 @@ static void print_disk(const json_t *disk)
 	       (long long)number_of(disk, "generation"),
 	       json_is_true(json_object_get(disk, "kept over power loss")) ?
 	       ", kept (APTPL)" : "");
+	row = json_object_get(disk, "snapshots");
+	if (json_is_object(row)) {
+		printf("  snapshots: %lld, reference points: %lld\n",
+		       (long long)number_of(row, "count"),
+		       (long long)number_of(row, "reference points"));
+	}
+	json_array_foreach(json_object_get(disk, "operations"), i, row) {
+		printf("  %s: %lld of %lld\n", text_of(row, "operation"),
+		       (long long)number_of(row, "done"),
+		       (long long)number_of(row, "of"));
+	}
 	row = json_object_get(disk, "tracking");
 	if (json_is_object(row)) {
 		printf("  changes: %s, %lld marks\n", text_of(row, "state"),
