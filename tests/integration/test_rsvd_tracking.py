@@ -10,6 +10,7 @@ import uuid
 
 import lab
 import rsvd
+import smb2
 from rsvd import CDP, VM
 
 KIB, MIB, GIB = 1024, lab.MIB, lab.GIB
@@ -348,6 +349,81 @@ class Backup(Tracked):
         for told in self.round(crash):
             # The kernel went on: nothing more than what was written.
             self.assertLess(sum(n for _, n in told), self.size // 10)
+
+
+class BackupKilled(Backup):
+    """With smbd ended at each step of what a backup asks for, in turn."""
+    test_changed_ranges_only = None
+    test_all_of_smbd_killed_between_the_writes = None
+
+    STEPS = ('switch-made', 'switch-marked', 'switch-added', 'delete-noted',
+             'delete-removed', 'delete-tidied', 'merge-noted', 'merge-begun',
+             'merge-built', 'merge-renamed', 'merge-told', 'merge-tidied')
+
+    def trees(self):
+        self.disks = [self.opened(self.connect()),
+                      self.opened(self.connect())]
+        return self.disks
+
+    def gone(self, step, what):
+        """Whether the process of the first client ended there; until it did
+        or there was nothing to do."""
+        self.server.die_at(step)
+        try:
+            what(self.disks[0])
+            if step.startswith('merge'):
+                self.disks[0].meta(rsvd.OPTIMIZE, bytes(4))
+        except (OSError, struct.error, smb2.StatusError):
+            pass
+        self.assertTrue(self.server.has_died(step), step)
+        if self.STEPS.index(step) % 2:
+            self.server.kill()
+            self.server.start()
+        self.tree = self.connect()
+        return self.trees()
+
+    def test_at_each_step(self):
+        rng, out = random.Random(9), self.path('backup.img')
+        disks = self.trees()
+        self.scribble(disks, rng, 30, [])
+        first = disks[0].snapshot()
+        self.copy(first, [(0, self.size)], out)
+        wrote = []
+        for step in self.STEPS:
+            self.scribble(disks, rng, 6, wrote)
+            second = uuid.uuid4()
+            if step.startswith('switch'):
+                disks = self.gone(step, lambda d: d.snapshot(ident=second))
+                self.scribble(disks, rng, 6, [] if second in
+                              disks[1].snapshots() else wrote)
+            if second not in disks[1].snapshots():
+                disks[1].snapshot(ident=second)
+            told = self.told(disks[1], second, first)
+            for offset, length in wrote:
+                self.assertTrue(covers(told, offset, length), step)
+            self.copy(second, told, out)
+            self.compare(second, out)
+            wrote = []
+            if step.startswith('switch'):
+                # What came after the snapshot that was cut off.
+                wrote = self.after(disks[1], second)
+            else:
+                disks = self.gone(step, lambda d: d.delete(first, persist=1))
+            if disks[1].query(5, VM, first)[1] == 0:
+                self.assertIn(disks[1].delete(first, persist=1), (
+                    0, 0xC0000225))
+            first = second
+
+    def after(self, disk, ident):
+        """Ranges that differ from a snapshot, by their bytes."""
+        old, found = self.at(NAME, ident), []
+        for at in range(0, self.size, MIB):
+            new = disk.read_status(at, MIB)[1]
+            was = old.read_status(at, MIB)[1]
+            found += [(at + i, 4096) for i in range(0, MIB, 4096)
+                      if new[i:i + 4096] != was[i:i + 4096]]
+        old.close()
+        return found
 
 
 class Killed(Tracked):
