@@ -173,6 +173,27 @@ static void record_lease(struct handle_record *r,
 	r->lease_version = lease->lease_version;
 }
 
+/* 0 where the file system does not tell. */
+static uint64_t birth(int fd, const char *path)
+{
+	struct statx st = {};
+
+	if (statx(fd, path, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BTIME,
+		  &st) != 0 || (st.stx_mask & STATX_BTIME) == 0) {
+		return 0;
+	}
+	return (uint64_t)st.stx_btime.tv_sec * 1000000000 +
+		st.stx_btime.tv_nsec;
+}
+
+bool hvrs_is_successor(const struct handle_record *r, int fd,
+		       const char *path)
+{
+	uint64_t born = r->born != 0 && fd != -1 ? birth(fd, path) : 0;
+
+	return born != 0 && born != r->born;
+}
+
 struct hvrs_open *hvrs_open_create(struct vfs_handle_struct *handle,
 				   struct files_struct *fsp, uint32_t kind)
 {
@@ -192,6 +213,7 @@ struct hvrs_open *hvrs_open_create(struct vfs_handle_struct *handle,
 	r->device = fsp->file_id.devid;
 	r->inode = fsp->file_id.inode;
 	r->extra = fsp->file_id.extid;
+	r->born = birth(fsp_get_pathref_fd(fsp), "");
 	if (r->device == (uint64_t)fsp->fsp_name->st.st_ex_dev) {
 		r->flags |= HANDLE_DEVICE_STAT;
 	}

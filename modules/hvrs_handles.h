@@ -33,6 +33,14 @@ struct vfs_handle_struct *hvrs_handles_instance(
 struct hvrs_open *hvrs_open_create(struct vfs_handle_struct *handle,
 				   struct files_struct *fsp, uint32_t kind);
 
+/*
+ * Whether a file is not the one of a record, but has its inode: that one was
+ * deleted behind the server's back.  By a descriptor, or (fd AT_FDCWD) by its
+ * path, where no link at its end is followed.
+ */
+bool hvrs_is_successor(const struct handle_record *r, int fd,
+		       const char *path);
+
 /* Gives a file that was put back its record. */
 struct hvrs_open *hvrs_open_adopt(struct vfs_handle_struct *handle,
 				  struct files_struct *fsp,

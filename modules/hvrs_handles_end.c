@@ -313,7 +313,8 @@ static void end_delete(const struct state_handle *h)
 	struct stat st = {};
 
 	if (path != NULL && lstat(path, &st) == 0 &&
-	    (uint64_t)st.st_ino == h->record.inode && S_ISREG(st.st_mode)) {
+	    (uint64_t)st.st_ino == h->record.inode && S_ISREG(st.st_mode) &&
+	    !hvrs_is_successor(&h->record, AT_FDCWD, path)) {
 		if (unlink(path) != 0) {
 			DBG_WARNING("hvrs: %s should be deleted: %s\n", path,
 				    strerror(errno));

@@ -220,6 +220,16 @@ static void lose_cache(struct state_handle *h)
 	TALLOC_FREE(lck);
 }
 
+/* Whether the handle's file is gone, and this one has its inode. */
+static bool is_successor(const struct hooks_open *open,
+			 const struct state_handle *h)
+{
+	const struct files_struct *fsp = open->smb_fname->fsp;
+
+	return fsp != NULL &&
+		hvrs_is_successor(&h->record, fsp_get_pathref_fd(fsp), "");
+}
+
 static NTSTATUS open_against(struct hooks_open *open,
 			     struct handle_contender *who,
 			     struct state_handle *h)
@@ -229,7 +239,7 @@ static NTSTATUS open_against(struct hooks_open *open,
 	if (state_handle_state(h) == HANDLE_CONNECTED) {
 		return open_against_connected(open, who, h);
 	}
-	if (hvrs_handle_over(h)) {
+	if (hvrs_handle_over(h) || is_successor(open, h)) {
 		hvrs_handle_end(h);
 		return NT_STATUS_OK;
 	}
@@ -323,7 +333,9 @@ bool hvrs_handles_locked(struct files_struct *fsp,
 			!handle_expired(&h->record, state_handles_now()) &&
 			handle_locks_conflict(&h->record, lock->start,
 					      lock->size, lock->lock_type ==
-					      WRITE_LOCK);
+					      WRITE_LOCK) &&
+			!hvrs_is_successor(&h->record,
+					   fsp_get_pathref_fd(fsp), "");
 		TALLOC_FREE(h);
 	}
 	TALLOC_FREE(ids);

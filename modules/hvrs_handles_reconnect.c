@@ -505,7 +505,8 @@ static NTSTATUS rebuild_open(struct rebuild *rebuild,
 	}
 	file = vfs_file_id_from_sbuf(fsp->conn, &fsp->fsp_name->st);
 	if (!is_kind(r, &fsp->fsp_name->st) ||
-	    !file_id_equal(&fsp->file_id, &file)) {
+	    !file_id_equal(&fsp->file_id, &file) ||
+	    hvrs_is_successor(r, fsp_get_pathref_fd(fsp), "")) {
 		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
 	}
 	(void)fdos_mode(fsp);

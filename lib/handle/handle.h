@@ -18,7 +18,7 @@
 
 /* ---- the record ------------------------------------------------------------ */
 
-#define HANDLE_RECORD_VERSION 1
+#define HANDLE_RECORD_VERSION 2
 #define HANDLE_RECORD_MAX ((size_t)1 << 20)
 #define HANDLE_SEQUENCES 64
 
@@ -55,6 +55,8 @@ struct handle_record {
 	uint64_t device;		/* the server's id of the file */
 	uint64_t inode;
 	uint64_t extra;
+	uint64_t born;			/* ns, to tell a file from the next of
+					 * its inode; 0: not known */
 	uint32_t access;
 	uint32_t sharing;
 	uint32_t private_options;
@@ -96,7 +98,7 @@ size_t handle_record_encode(const struct handle_record *r, uint8_t *out,
 /*
  * Reads one; texts, locks and modules point into bytes.  -EINVAL with a
  * static *why where it is damaged, -ENOTSUP where it is of another version or
- * holds flags this one does not know.
+ * holds flags this one does not know.  Version 1 had no "born".
  */
 int handle_record_decode(const uint8_t *bytes, size_t length,
 			 struct handle_record *_r, const char **why);

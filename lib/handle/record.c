@@ -60,9 +60,11 @@ static void put_fixed(struct cursor_put *c, const struct handle_record *r)
 	cursor_put_le64(c, r->allocation);
 	cursor_put_le16(c, r->channel_sequence);
 	cursor_put_bytes(c, r->sequences, sizeof(r->sequences));
+	cursor_put_le64(c, r->born);
 }
 
-#define FIXED_SIZE 290
+#define FIXED_SIZE_1 290		/* of version 1 */
+#define FIXED_SIZE 298
 
 size_t handle_record_encode(const struct handle_record *r, uint8_t *out,
 			    size_t size)
@@ -109,7 +111,8 @@ static struct handle_bytes get_bytes(struct cursor *c)
 	return b;
 }
 
-static void get_fixed(struct cursor *c, struct handle_record *r)
+static void get_fixed(struct cursor *c, uint32_t version,
+		      struct handle_record *r)
 {
 	r->id = cursor_le64(c);
 	r->revision = cursor_le32(c);
@@ -143,6 +146,9 @@ static void get_fixed(struct cursor *c, struct handle_record *r)
 	r->allocation = cursor_le64(c);
 	r->channel_sequence = cursor_le16(c);
 	cursor_bytes(c, r->sequences, sizeof(r->sequences));
+	if (version > 1) {
+		r->born = cursor_le64(c);
+	}
 }
 
 static bool modules_valid(const struct handle_record *r)
@@ -196,17 +202,19 @@ int handle_record_decode(const uint8_t *bytes, size_t length,
 {
 	struct handle_record r = {};
 	struct cursor c = {};
+	uint32_t version = 0;
 
 	cursor_init(&c, bytes, length);
-	if (cursor_le32(&c) != RECORD_MAGIC || length < FIXED_SIZE) {
+	if (cursor_le32(&c) != RECORD_MAGIC || length < FIXED_SIZE_1) {
 		*why = "it is no record";
 		return -EINVAL;
 	}
-	if (cursor_le32(&c) != HANDLE_RECORD_VERSION) {
+	version = cursor_le32(&c);
+	if (version < 1 || version > HANDLE_RECORD_VERSION) {
 		*why = "it is of another version";
 		return -ENOTSUP;
 	}
-	get_fixed(&c, &r);
+	get_fixed(&c, version, &r);
 	r.owner = get_bytes(&c);
 	r.share = get_bytes(&c);
 	r.path = get_bytes(&c);

@@ -3,6 +3,7 @@ of them, and an orderly restart; nobody else gets in meanwhile."""
 
 import os
 import random
+import shutil
 import signal
 import struct
 import threading
@@ -207,6 +208,51 @@ class Handles(handles.Case):
             self.assertTrue(os.path.exists(path), way)
             file.close()
             self.assertFalse(os.path.exists(path), way)
+
+    def replaced(self, name):
+        """The file is deleted behind the server's back, and the next one of
+        its name has its inode."""
+        path = '%s/%s' % (self.directory, name)
+        inode = os.stat(path).st_ino
+        os.unlink(path)
+        for _ in range(1000):
+            with open(path, 'wb') as file:
+                file.write(b'restored')
+            if os.stat(path).st_ino == inode:
+                shutil.chown(path, 'hvrs', 'hvrs')
+                return path
+            os.rename(path, '%s/other%d' % (self.directory, _))
+        self.fail('no inode comes again')
+
+    def test_a_file_that_took_the_inode(self):
+        for way in self.WAYS:
+            client = self.client()
+            file = client.open(self.name(way), state=R | H | W, sharing=0)
+            file.write(0, b'was here')
+            self.assertEqual(OK, file.lock(0, 8))
+            gone = client.open(self.name(way + '2'),
+                               options=smb2.DELETE_ON_CLOSE, timeout=1000)
+            self.lose(way, client)
+            path = self.replaced(way)
+            other = self.replaced(way + '2')
+            # Who waits gets it not, and nobody waits for him.
+            client.connect()
+            self.assertEqual(NAME_NOT_FOUND,
+                             client.reconnect_status(file), way)
+            self.assertEqual(OK, self.stranger(name=self.name(way),
+                                               sharing=0), way)
+            mine = client.tree.create(self.name(way))
+            mine.write(0, b'new data')
+            mine.close()
+            with open(path, 'rb') as new:
+                self.assertEqual(b'new data', new.read())
+            # Nor is it deleted in the other's place.
+            time.sleep(1.2)
+            self.assertEqual(NAME_NOT_FOUND,
+                             client.reconnect_status(gone), way)
+            self.assertEqual(OK, self.stranger(name=self.name(way + '2')))
+            with open(other, 'rb') as new:
+                self.assertEqual(b'restored', new.read())
 
     def test_disposition(self):
         for way in self.WAYS:

@@ -40,6 +40,7 @@ static struct handle_record sample(uint64_t id, uint32_t revision)
 	memset(r.lease_key.bytes, 3, 16);
 	r.device = 11;
 	r.inode = 22;
+	r.born = UINT64_C(0x123456789A);
 	r.access = 0x12019F;
 	r.lease_state = 7;
 	r.lease_version = 2;
@@ -97,6 +98,18 @@ static void test_record_comes_back_as_it_was(void **state)
 	again = encode(&back, &at);
 	assert_int_equal(size, at);
 	assert_memory_equal(bytes, again, size);
+	assert_int_equal(UINT64_C(0x123456789A), back.born);
+	/* Of version 1, which did not know it. */
+	memmove(bytes + 290, bytes + 298, size - 298);
+	bytes[4] = 1;
+	assert_int_equal(0, handle_record_decode(bytes, size - 8, &back,
+						 &why));
+	assert_int_equal(0, back.born);
+	assert_int_equal(9, back.sequences[63]);
+	assert_int_equal(2, handle_lock_count(&back));
+	bytes[4] = 3;
+	assert_int_equal(-ENOTSUP, handle_record_decode(bytes, size, &back,
+							&why));
 	free(bytes);
 	free(again);
 }
