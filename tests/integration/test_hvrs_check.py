@@ -18,6 +18,8 @@ class HvrsCheck(unittest.TestCase):
             'vmext4': ['vfs objects = hvrs'],
             'vmoff': ['vfs objects = hvrs'] + lab.options_off(),
             'plain': [],
+            'shared': ('/srv/xfs/vm', [
+                'vfs objects = hvrs', 'hvrs:shared disks = yes']),
         }, ['registry shares = yes'])
         cls.addClassCleanup(cls.server.stop)
 
@@ -64,6 +66,13 @@ class HvrsCheck(unittest.TestCase):
                          'C0008': 'fail', 'C0009': 'absent',
                          'C0010': 'absent', 'C0011': 'absent',
                          'C0012': 'absent'}, share)
+
+    def test_a_shared_disk_and_a_set(self):
+        status, out, err = self.check('shared', '-c', 'C0010')
+        self.assertEqual((0, ''), (status, err))
+        self.assertRegex(out, '^C0010  pass    .*a VHD Set: a snapshot taken, '
+                         'extracted, gone back to and deleted')
+        self.assertEqual([], glob.glob('/srv/xfs/vm/hvrs-check*'))
 
     def test_exit_status_tells_duties(self):
         self.assertEqual(0, self.check('vm', '-c', 'C0001', '-c',

@@ -75,6 +75,21 @@ bool check_shared(struct check *check, const char *from, const char *to,
 /* Whether the file system lets a file share the blocks of this one. */
 bool check_can_share(struct check *check, const char *from);
 
+/*
+ * A file that is made here and written over SMB: what make() says, NULL for a
+ * dynamic VHDX of 64 MiB (probe_disk.c).
+ */
+struct store;
+uint32_t check_disk_put(struct check *check, const char *name,
+			int (*make)(struct store *store));
+
+/* A disk of it, by a context of version 2. */
+uint32_t check_disk_open(struct check *check, const char *name,
+			 struct smb_file *_file);
+
+/* The second half of probe_shared_disk(). */
+enum verdict probe_set(struct check *check);
+
 enum verdict probe_dialect(struct check *check);
 enum verdict probe_persistent(struct check *check);
 enum verdict probe_resilient(struct check *check);

@@ -12,6 +12,8 @@
 #include <popt.h>
 
 #include "check.h"
+#include "util/cursor.h"
+#include "util/utf16.h"
 
 #define MAX_WANTED 32
 
@@ -229,6 +231,56 @@ static uint32_t remove_one(struct check *check, const char *path,
 	return status != STATUS_OK ? status : smb_close(check->smb, &file);
 }
 
+#define NAME_AT 64	/* FileDirectoryInformation, [MS-FSCC] 2.4.10 */
+
+/* One file whose name begins with "shared", as the server names parts itself. */
+static uint32_t remove_part(struct check *check, bool *_found)
+{
+	struct smb_open how = {
+		.name = check->folder, .access = ACCESS_READ,
+		.share = SHARE_ALL, .disposition = DISPOSITION_OPEN,
+		.options = OPTION_DIRECTORY,
+	};
+	struct smb_file folder = {};
+	char name[256] = "";
+	const uint8_t *out = NULL;
+	struct cursor in = {};
+	size_t length = 0;
+	size_t at = 0;
+	uint32_t next = 1;
+	uint32_t status = smb_create(check->smb, &how, &folder);
+
+	*_found = false;
+	if (status != STATUS_OK) {
+		return status;
+	}
+	status = smb_list(check->smb, &folder, 1, &out, &length);
+	while (status == STATUS_OK && next != 0 && !*_found) {
+		const uint8_t *text = NULL;
+		uint32_t bytes = 0;
+
+		cursor_init(&in, out, length);
+		cursor_seek(&in, at);
+		next = cursor_le32(&in);
+		cursor_seek(&in, at + NAME_AT - 4);
+		bytes = cursor_le32(&in);
+		text = cursor_borrow(&in, bytes);
+		if (cursor_status(&in) != 0) {
+			status = STATUS_LOST;
+		} else {
+			*_found = utf16_to_utf8(text, bytes, true, name,
+						sizeof(name)) == 0 &&
+				strncmp(name, "shared", 6) == 0;
+		}
+		at += next;
+	}
+	smb_close(check->smb, &folder);
+	if (status != STATUS_OK || !*_found) {
+		return status;
+	}
+	return remove_one(check, check_path(check, name), false);
+}
+
 /*
  * Every file a probe makes; what was not made is not there.  The connection
  * is cut before, which closes what a probe left open.
@@ -242,6 +294,7 @@ static uint32_t remove_folder(struct check *check)
 		"shared.vhdx", "qos.vhdx", "snapshot.bin",
 	};
 	uint32_t again = STATUS_OK;
+	bool found = true;
 	size_t i = 0;
 
 	smb_cut(check->smb);
@@ -256,6 +309,12 @@ static uint32_t remove_folder(struct check *check)
 
 		if (status != STATUS_OK && status != STATUS_NAME_NOT_FOUND) {
 			return status;
+		}
+	}
+	while (found) {
+		again = remove_part(check, &found);
+		if (again != STATUS_OK) {
+			return again;
 		}
 	}
 	again = remove_one(check, check->folder, true);

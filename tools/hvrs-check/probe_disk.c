@@ -25,12 +25,18 @@
 static const char context_name[17] =
 	"\x9C\xCB\xCF\x9E\x04\xC1\xE6\x43\x98\x0E\x15\x8D\xA1\xF6\xEC\x83";
 
-/* A dynamic VHDX of 64 MiB, made here and written over SMB. */
-static uint32_t put_disk(struct check *check, const char *name)
+static int make_disk(struct store *store)
 {
-	TALLOC_CTX *mem_ctx = talloc_new(check->mem_ctx);
 	struct vhdx_create wanted = { .type = VHDX_DYNAMIC,
 				      .size = DISK_SIZE };
+
+	return vhdx_create(store, &wanted);
+}
+
+uint32_t check_disk_put(struct check *check, const char *name,
+			int (*make)(struct store *store))
+{
+	TALLOC_CTX *mem_ctx = talloc_new(check->mem_ctx);
 	struct store *store = NULL;
 	struct smb_file file = {};
 	uint8_t *bytes = NULL;
@@ -42,7 +48,7 @@ static uint32_t put_disk(struct check *check, const char *name)
 	if (keep == -1 ||
 	    file_store_from_fd(mem_ctx, NULL, fd, FILE_STORE_WRITE,
 			       &store) != 0 ||
-	    vhdx_create(store, &wanted) != 0) {
+	    (make != NULL ? make : make_disk)(store) != 0) {
 		goto done;
 	}
 	length = lseek(keep, 0, SEEK_END);
@@ -249,6 +255,18 @@ static enum verdict use_disk(struct check *check, const struct smb_file *one,
 	return reservations(check, one, two, bytes);
 }
 
+uint32_t check_disk_open(struct check *check, const char *name,
+			 struct smb_file *_file)
+{
+	static const struct guid initiator = GUID_INIT(
+		0x68767273, 0x6368, 0x4563, 0x8b, 1, 0, 0, 0, 0, 0, 3);
+	const char *path = talloc_asprintf(check->mem_ctx,
+					   "%s/%s:SharedVirtualDisk",
+					   check->folder, name);
+
+	return open_disk(check, path, &initiator, 2, _file);
+}
+
 enum verdict probe_shared_disk(struct check *check)
 {
 	static const struct guid first = GUID_INIT(
@@ -263,7 +281,7 @@ enum verdict probe_shared_disk(struct check *check)
 	const char *path = NULL;
 	enum verdict result = FAIL;
 	uint32_t version = 0;
-	uint32_t status = put_disk(check, "shared.vhdx");
+	uint32_t status = check_disk_put(check, "shared.vhdx", NULL);
 
 	if (status == STATUS_OK) {
 		status = check_open(check, check->smb, "shared.vhdx", &plain);
@@ -274,6 +292,8 @@ enum verdict probe_shared_disk(struct check *check)
 	}
 	status = smb_fsctl(check->smb, &plain, FSCTL_QUERY_SUPPORT, NULL, 0,
 			   8, &out, &length);
+	/* A server of version 1 refuses the context of version 2. */
+	version = status == STATUS_OK && length == 8 && out[0] == 7 ? 2 : 1;
 	smb_close(check->smb, &plain);
 	if (is_unknown(status)) {
 		return verdict(check, ABSENT, "FSCTL_QUERY_SHARED_VIRTUAL_"
@@ -284,8 +304,6 @@ enum verdict probe_shared_disk(struct check *check)
 		return verdict(check, FAIL, "FSCTL_QUERY_SHARED_VIRTUAL_DISK_"
 			       "SUPPORT: %s", smb_status(status));
 	}
-	/* A server of version 1 refuses the context of version 2. */
-	version = out[0] == 7 ? 2 : 1;
 	path = talloc_asprintf(check->mem_ctx,
 			       "%s/shared.vhdx:SharedVirtualDisk",
 			       check->folder);
@@ -300,5 +318,5 @@ enum verdict probe_shared_disk(struct check *check)
 	result = use_disk(check, &one, &two);
 	smb_close(check->smb, &two);
 	smb_close(check->smb, &one);
-	return result;
+	return result == PASS && version == 2 ? probe_set(check) : result;
 }
