@@ -15,6 +15,7 @@ struct io {
 	struct rsvd_open *open;
 	struct scsi_command command;
 	struct smb_request *smbreq;	/* NULL: nobody waits any more */
+	struct guard *guard;		/* while that is there */
 	struct tevent_req *hold;	/* keeps smbd from closing the file */
 	struct hvrs_turn *turn;		/* of storage QoS, or NULL */
 	bool write;
@@ -36,6 +37,16 @@ static int guard_destructor(struct guard *guard)
 {
 	if (guard->io != NULL) {
 		guard->io->smbreq = NULL;
+		guard->io->guard = NULL;
+	}
+	return 0;
+}
+
+/* smbd keeps an answered request until the client has all of the answer. */
+static int io_destructor(struct io *io)
+{
+	if (io->guard != NULL) {
+		io->guard->io = NULL;
 	}
 	return 0;
 }
@@ -214,7 +225,9 @@ static bool guard_set(struct io *io, TALLOC_CTX *request,
 		return false;
 	}
 	guard->io = io;
+	io->guard = guard;
 	hold->io = io;
+	talloc_set_destructor(io, io_destructor);
 	talloc_set_destructor(guard, guard_destructor);
 	talloc_set_destructor(hold, hold_destructor);
 	return aio_add_req_to_fsp(fsp, io->hold) != NULL;

@@ -521,10 +521,13 @@ bool rsvd_changes_is_active(const struct rsvd_changes *changes,
 /* ---- tunnel.c: operations ----------------------------------------------------------- */
 
 /* One operation on its way. */
+struct guard;
+
 struct rsvd_call {
 	struct rsvd_open *open;
 	struct tevent_req *req;		/* NULL: nobody waits any more */
 	struct tevent_req *hold;
+	struct guard *guard;		/* while the client's request is there */
 	struct smbd_smb2_ioctl_state *state;
 	struct rsvd_header header;
 	const uint8_t *body;

@@ -186,6 +186,16 @@ static int guard_destructor(struct guard *guard)
 {
 	if (guard->call != NULL) {
 		guard->call->req = NULL;
+		guard->call->guard = NULL;
+	}
+	return 0;
+}
+
+/* smbd may keep a request that has its answer. */
+static int call_destructor(struct rsvd_call *call)
+{
+	if (call->guard != NULL) {
+		call->guard->call = NULL;
 	}
 	return 0;
 }
@@ -255,6 +265,8 @@ struct rsvd_call *rsvd_call_keep(const struct rsvd_call *given)
 		return NULL;
 	}
 	guard->call = call;
+	call->guard = guard;
+	talloc_set_destructor(call, call_destructor);
 	talloc_set_destructor(guard, guard_destructor);
 	hold->call = call;
 	talloc_set_destructor(hold, hold_destructor);

@@ -149,6 +149,27 @@ class Compare(rsvd.Case):
         self.good(self.a.scsi_end(self.compare_send(
             self.a, self.theirs, self.new, at)))
 
+    def test_answers_that_the_client_reads_late(self):
+        """smbd keeps requests until their answers are on the wire; that they
+        go then is nothing to those that are under way."""
+        connection = self.b.tree.connection
+        for _ in range(30):		# credits
+            self.expect(0, self.b.read_status(0, SECTOR)[0])
+        sent = self.stop_between()
+        reads = [self.b.read_send(0, 8 * lab.MIB) for _ in range(4)]
+        time.sleep(0.5)
+        writes = [self.b.write_send(self.AT + SECTOR * i, b'x' * SECTOR)
+                  for i in range(self.COUNT)]
+        time.sleep(0.3)
+        for mid in reads:
+            self.expect(0, connection.wait(mid).status)
+        os.kill(self.process, signal.SIGCONT)
+        self.good(self.a.scsi_end(sent))
+        connection.socket.settimeout(10)
+        for mid in writes:
+            self.expect(0, connection.wait(mid).status)
+        self.assert_bytes(b'x' * self.LENGTH, self.content())
+
     def test_by_chance(self):
         """Of a comparison that went well and a write at the same time the
         write is what stays: before it the comparison could not go well."""
