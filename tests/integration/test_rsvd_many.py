@@ -192,6 +192,48 @@ class Many(rsvd.Case):
         self.together(8, SECONDS)
 
 
+class OneHost(rsvd.Case):
+    """Two machines of one host: both have the disk open in one smbd, which
+    must not wait in the one for what only its loop ends in the other."""
+
+    BLOCKS = 512
+
+    def test_opens_and_closes_beside_writes_that_take_blocks(self):
+        rsvd.make_disk(self.image, self.BLOCKS * lab.MIB)
+        disk = self.disk()
+        connection = self.tree.connection
+        connection.socket.settimeout(20)
+        for at in range(0, self.BLOCKS, 8):
+            mids = self.begin(disk, at)
+            other = self.disk()
+            self.expect(0, other.write_status((at + 1) * lab.MIB + PAGE,
+                                              self.data(at)))
+            other.close()
+            mids += self.begin(disk, at + 4)
+            other = self.disk()
+            for mid in mids:
+                self.expect(0, connection.wait(mid).status)
+            for i in range(8):
+                self.assertEqual((0, self.data(at + i)), other.read_status(
+                    (at + i) * lab.MIB, PAGE))
+            other.close()
+        disk.close()
+        lab.run('qemu-img', 'check', self.image)
+        disk = self.disk()
+        for at in range(self.BLOCKS):
+            wanted = self.data(at) + (self.data(at - 1) if at % 8 == 1
+                                      else bytes(PAGE))
+            self.assertEqual((0, wanted), disk.read_status(at * lab.MIB,
+                                                           2 * PAGE))
+
+    def begin(self, disk, at):
+        return [disk.write_send((at + i) * lab.MIB, self.data(at + i))
+                for i in range(4)]
+
+    def data(self, at):
+        return lab.pattern(PAGE, at + 1)
+
+
 class Changing(rsvd.Case):
     """Clients that take the disk from each other: who was answered GOOD and
     has not been preempted since is the only one whose writes succeed."""
