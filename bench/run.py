@@ -41,7 +41,7 @@ EFFORTS = {
              'whole': 60, 'copies': 3, 'ways': 1,
              'handle rounds': 6, 'handle seconds': 0.8, 'kills': 10,
              'handles': 10000, 'held': 1000, 'disk': (4, 2),
-             'snapshots': (1000, 5), 'shared': 12, 'sets': (5, 1024)},
+             'snapshots': (1000, 5), 'shared': 8, 'sets': (5, 1024)},
 }
 
 PARTS = ('io', 'ranges', 'beside', 'offload', 'qos', 'handles', 'snapshots',
