@@ -149,10 +149,10 @@ static void test_unknown_version_or_flag_is_refused(void **state)
 	uint8_t *bytes = encode(&r, &size);
 
 	(void)state;
-	bytes[4] = 2;
+	bytes[4] = 3;
 	assert_int_equal(-ENOTSUP, handle_record_decode(bytes, size, &back,
 							&why));
-	bytes[4] = 1;
+	bytes[4] = 2;
 	bytes[22] = 0x80;
 	assert_int_equal(-ENOTSUP, handle_record_decode(bytes, size, &back,
 							&why));

@@ -20,6 +20,7 @@
 #define NTLM_FLAGS 0xE0888215u
 
 #define AV_EOL		0
+#define AV_DOMAIN	2	/* its NetBIOS name */
 #define AV_TIMESTAMP	7
 
 size_t auth_negotiate(uint8_t *out)
@@ -58,15 +59,14 @@ static void upper(uint8_t *utf16, size_t length)
 	}
 }
 
-/* NTOWFv2, 3.3.2. */
-static int owf(const struct smb_target *target, uint8_t out[16])
+/* NTOWFv2, 3.3.2; the domain in UTF-16. */
+static int owf(const struct smb_target *target, const uint8_t *domain,
+	       size_t domain_length, uint8_t out[16])
 {
 	uint8_t text[1024] = {};
 	uint8_t hash[16] = {};
-	uint8_t domain[512] = {};
 	struct md4_ctx md4 = {};
 	size_t length = 0;
-	size_t domain_length = 0;
 	int ret = utf16_from_utf8(target->password, text, sizeof(text),
 				  &length);
 
@@ -81,38 +81,68 @@ static int owf(const struct smb_target *target, uint8_t out[16])
 		return ret;
 	}
 	upper(text, length);
-	ret = utf16_from_utf8(target->domain, domain, sizeof(domain),
-			      &domain_length);
-	if (ret != 0) {
-		return ret;
-	}
 	md5_hmac(hash, text, length, domain, domain_length, out);
 	return 0;
+}
+
+/* What the server tells of itself, 2.2.2.1; false where it does not. */
+static bool find_pair(const uint8_t *info, size_t length, uint16_t wanted,
+		      const uint8_t **_value, uint16_t *_size)
+{
+	struct cursor in = {};
+
+	cursor_init(&in, info, length);
+	while (cursor_remaining(&in) >= 4) {
+		uint16_t id = cursor_le16(&in);
+
+		*_size = cursor_le16(&in);
+		*_value = cursor_borrow(&in, *_size);
+		if (id == AV_EOL || *_value == NULL) {
+			return false;
+		}
+		if (id == wanted) {
+			return true;
+		}
+	}
+	return false;
 }
 
 /* The server's clock where it tells it. */
 static uint64_t find_time(const uint8_t *info, size_t length)
 {
-	struct cursor in = {};
 	uint64_t now = ((uint64_t)time(NULL) + UINT64_C(11644473600)) *
 		       10000000;
+	const uint8_t *value = NULL;
+	struct cursor in = {};
+	uint16_t size = 0;
 
-	cursor_init(&in, info, length);
-	while (cursor_remaining(&in) >= 4) {
-		uint16_t id = cursor_le16(&in);
-		uint16_t size = cursor_le16(&in);
-
-		if (id == AV_EOL) {
-			break;
-		}
-		if (id == AV_TIMESTAMP && size == 8) {
-			uint64_t told = cursor_le64(&in);
-
-			return cursor_status(&in) == 0 ? told : now;
-		}
-		cursor_skip(&in, size);
+	if (!find_pair(info, length, AV_TIMESTAMP, &value, &size) ||
+	    size != 8) {
+		return now;
 	}
-	return now;
+	cursor_init(&in, value, size);
+	return cursor_le64(&in);
+}
+
+/*
+ * The domain in UTF-16: the one that was given, else the server's own, where
+ * a member of a domain keeps its users; none for user@domain.
+ */
+static int find_domain(const struct smb_target *target, const uint8_t *info,
+		       size_t length, uint8_t *out, size_t room,
+		       size_t *_length)
+{
+	const uint8_t *value = NULL;
+	uint16_t size = 0;
+
+	if (target->domain[0] != '\0' || strchr(target->user, '@') != NULL ||
+	    !find_pair(info, length, AV_DOMAIN, &value, &size) ||
+	    size > room) {
+		return utf16_from_utf8(target->domain, out, room, _length);
+	}
+	memcpy(out, value, size);
+	*_length = size;
+	return 0;
 }
 
 struct field {
@@ -179,14 +209,14 @@ int auth_authenticate(const struct smb_target *target,
 	    getrandom(session_key, 16, 0) != 16) {
 		return -EIO;
 	}
-	ret = owf(target, key);
+	ret = find_domain(target, info, info_length, domain, sizeof(domain),
+			  &domain_length);
+	if (ret == 0) {
+		ret = owf(target, domain, domain_length, key);
+	}
 	if (ret == 0) {
 		ret = utf16_from_utf8(target->user, user, sizeof(user),
 				      &user_length);
-	}
-	if (ret == 0) {
-		ret = utf16_from_utf8(target->domain, domain, sizeof(domain),
-				      &domain_length);
 	}
 	if (ret != 0) {
 		return ret;
