@@ -362,6 +362,44 @@ class Background(Merging):
             'getfacl', '-cp', self.path(name)).split('\n')
 
 
+class Notes(Merging):
+    """The file of names is whatever somebody made of it."""
+
+    def test_hostile_notes_cost_no_file(self):
+        first, second = self.snapshot(), self.snapshot()
+        self.main.close()
+        above = os.path.dirname(self.path('')[:-1]) + '/above.bin'
+        with open(above, 'wb') as file:
+            file.write(b'what must stay')
+        self.addCleanup(os.remove, above)
+        os.mkdir(self.path('folder'))
+        os.symlink(above, self.path('link'))
+        before = self.parts()
+        names = [n.encode() for n in before] + [
+            b'../above.bin', b'..\\above.bin', above.encode(), b'folder',
+            b'.', b'..', b'', b'\xff\xfe\x00', b'a' * 5000, b'rsvd.vhds:x',
+            b'link']
+        for text in (b'\n'.join(names), b'\n'.join(names) * 2000,
+                     os.urandom(70000), b'\n' * 70000, bytes(4096)):
+            with open(self.path('rsvd.vhds.unfinished'), 'wb') as file:
+                file.write(text)
+            os.chown(self.path('rsvd.vhds.unfinished'),
+                     os.stat(self.path('')).st_uid, -1)
+            self.main = self.opened()
+            self.optimize()
+            self.assertEqual(before, self.parts())
+            self.assertTrue(os.path.isdir(self.path('folder')))
+            with open(above, 'rb') as file:
+                self.assertEqual(b'what must stay', file.read())
+            self.check()
+            self.main.close()
+        self.main = self.opened()
+        self.delete(first)
+        self.optimize()
+        self.check()
+        self.assertEqual([second], self.main.snapshots())
+
+
 class Golden(Merging):
     """A parent that the set did not make may be others' as well."""
 
