@@ -9,8 +9,10 @@
  *
  * Who waits for the lock without a loop must not wait for a disk of its own
  * process, whose turn ends by that loop, nor for ever: the other process may
- * be waiting for this one's, of another disk.  He says in the page until when
- * he wants it: those with a loop let him go first.
+ * be waiting for this one's, of another disk.
+ *
+ * Who waits says so in the page, for a moment and again and again: others let
+ * him go first, so that one who has turn after turn starves nobody.
  */
 #include "vhdx/vhdx_priv.h"
 
@@ -37,12 +39,14 @@
 #define WISH 5000
 /* The place of the wish in the page, behind the record. */
 #define WISH_AT 1024
+#define WISH_BITS 16
 
 struct share_file {
 	struct vhdx_share share;
 	struct share_file *next;	/* of this process */
 	struct store_identity id;
 	bool held;			/* the lock */
+	unsigned number;		/* one of many, as a rule its own */
 	struct tevent_context *ev;
 	struct tevent_immediate *now;
 	struct tevent_timer *later;
@@ -105,14 +109,42 @@ static uint64_t now_us(void)
 	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
+/* Until when, in microseconds, and in the low bits whose it is. */
 static uint64_t *wish(const struct share_file *sf)
 {
 	return (uint64_t *)(void *)(sf->map + WISH_AT);
 }
 
+static uint64_t wish_of(const struct share_file *sf, uint64_t until)
+{
+	return until << WISH_BITS | (sf->number & ((1U << WISH_BITS) - 1));
+}
+
+/* Whether another waits; then he goes first. */
 static bool is_wanted(const struct share_file *sf)
 {
-	return __atomic_load_n(wish(sf), __ATOMIC_RELAXED) > now_us();
+	uint64_t said = __atomic_load_n(wish(sf), __ATOMIC_RELAXED);
+
+	return said >> WISH_BITS > now_us() &&
+		wish_of(sf, said >> WISH_BITS) != said;
+}
+
+static void wish_say(const struct share_file *sf)
+{
+	__atomic_store_n(wish(sf), wish_of(sf, now_us() + WISH),
+			 __ATOMIC_RELAXED);
+}
+
+/* It is fulfilled; another's stands. */
+static void wish_end(const struct share_file *sf)
+{
+	uint64_t said = __atomic_load_n(wish(sf), __ATOMIC_RELAXED);
+
+	if (wish_of(sf, said >> WISH_BITS) == said) {
+		__atomic_compare_exchange_n(wish(sf), &said, 0, false,
+					    __ATOMIC_RELAXED,
+					    __ATOMIC_RELAXED);
+	}
 }
 
 static int file_lock_wait(struct vhdx_share *share)
@@ -129,13 +161,13 @@ static int file_lock_wait(struct vhdx_share *share)
 	}
 	ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, LOCK_BYTE);
 	while ((ret == -EAGAIN || ret == -EACCES) && now_us() < end) {
-		__atomic_store_n(wish(sf), now_us() + WISH, __ATOMIC_RELAXED);
+		wish_say(sf);
 		usleep(WAIT_STEP);
 		ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, LOCK_BYTE);
 	}
 	sf->held = ret == 0;
 	if (sf->held) {
-		__atomic_store_n(wish(sf), 0, __ATOMIC_RELAXED);
+		wish_end(sf);
 	}
 	return ret == -EAGAIN || ret == -EACCES ? -ETIMEDOUT : ret;
 }
@@ -164,15 +196,21 @@ static void on_now(struct tevent_context *ev, struct tevent_immediate *im,
 
 static void file_try(struct share_file *sf)
 {
+	bool wanted = is_wanted(sf);
 	int ret = -EAGAIN;
 
-	if (!is_wanted(sf)) {
+	if (!wanted) {
 		ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, LOCK_BYTE);
 	}
 	if (ret != -EAGAIN && ret != -EACCES) {
 		sf->held = ret == 0;
+		wish_end(sf);
 		sf->lock_done(sf->engine, ret);
 		return;
+	}
+	if (!wanted) {
+		wish_say(sf);
+		sf->wait_us = WAIT_STEP;
 	}
 	sf->later = tevent_add_timer(sf->ev, sf,
 				     tevent_timeval_current_ofs(0,
@@ -329,11 +367,13 @@ static int share_join(struct share_file *sf)
 
 static int identify(struct share_file *sf)
 {
+	static unsigned opened;
 	struct stat st = {};
 
 	if (fstat(sf->fd, &st) != 0) {
 		return -errno;
 	}
+	sf->number = (unsigned)getpid() * 31 + opened++;
 	sf->id.volume = st.st_dev;
 	sf->id.file = st.st_ino;
 	return 0;
