@@ -68,10 +68,31 @@ uint32_t fsrvp_access(struct fsrvp_call *call, const char *method)
  * resolved, or a host that is connected to, is how clients make a server
  * authenticate to them.
  */
+static bool is_our_dns_name(const char *host)
+{
+	const char **more = lp_additional_dns_hostnames();
+	const char *dns = get_mydnsfullname();
+	const char *dot = strchr(host, '.');
+	char *name = NULL;
+	bool ours = dns != NULL && strequal(host, dns);
+
+	/* As it is called in its domain, whatever /etc/hosts says. */
+	if (!ours && dot != NULL && lp_realm()[0] != '\0' &&
+	    strequal(dot + 1, lp_realm())) {
+		name = talloc_strndup(talloc_tos(), host,
+				      (size_t)(dot - host));
+		ours = name != NULL && is_myname(name);
+		TALLOC_FREE(name);
+	}
+	for (; !ours && more != NULL && *more != NULL; more++) {
+		ours = strequal(host, *more);
+	}
+	return ours;
+}
+
 bool fsrvp_is_our_host(const char *host)
 {
 	struct sockaddr_storage ss = {};
-	const char *dns = NULL;
 
 	if (is_ipaddress(host)) {
 		return interpret_string_addr(&ss, host, AI_NUMERICHOST) &&
@@ -81,6 +102,5 @@ bool fsrvp_is_our_host(const char *host)
 	if (is_myname(host) || strequal(host, "localhost")) {
 		return true;
 	}
-	dns = get_mydnsfullname();
-	return dns != NULL && strequal(host, dns);
+	return is_our_dns_name(host);
 }

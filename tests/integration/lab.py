@@ -31,6 +31,11 @@ LARGEST = {'vm': 64 * TIB, 'vmbtrfs': 64 * TIB, 'vmext4': 16 * TIB - 4096}
 
 STATE = '/var/lib/samba'
 
+# What a server's [global] says where it is a member of a domain.
+MEMBER = subprocess.run(['/hvrs/tests/lab/domain', 'conf'], text=True,
+                        stdout=subprocess.PIPE).stdout.split('\n')[:-1] \
+    if os.path.exists('/lab/ad') else []
+
 
 def run(*command, check=True):
     """Runs a program and returns what it printed."""
@@ -109,8 +114,8 @@ class Server:
     def write_config(self):
         lines = [
             '[global]', 'workgroup = HVRS', 'netbios name = HVRS-LAB',
-            'server role = standalone server', 'disable netbios = yes',
-            'interfaces = lo', 'bind interfaces only = yes',
+            'disable netbios = yes', 'interfaces = 127.0.0.1/8',
+            'bind interfaces only = yes',
             'smb ports = %d' % self.port, 'load printers = no',
             'printcap name = /dev/null', 'disable spoolss = yes',
             'log file = ' + self.log, 'max log size = 0', 'log level = 1',
@@ -121,6 +126,7 @@ class Server:
             'pid directory = %s/pid' % self.directory,
             'ncalrpc dir = %s/ncalrpc' % self.directory,
         ]
+        lines += MEMBER or ['server role = standalone server']
         if self.preload:
             lines.append('preload modules = %s/hvrs.so' % modules_directory())
         lines += self.settings

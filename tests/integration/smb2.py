@@ -151,7 +151,9 @@ class Connection:
 
 
 class Session:
-    def __init__(self, connection, user, password, previous=0):
+    """With kerberos, the server's name, by that alone; else by NTLM."""
+
+    def __init__(self, connection, user, password, previous=0, kerberos=None):
         self.connection = connection
         self.id = 0
         self.previous = previous
@@ -159,12 +161,17 @@ class Session:
         lp.load_default()
         creds = credentials.Credentials()
         creds.guess(lp)
-        creds.set_kerberos_state(credentials.DONT_USE_KERBEROS)
+        creds.set_kerberos_state(
+            credentials.MUST_USE_KERBEROS if kerberos
+            else credentials.DONT_USE_KERBEROS)
         creds.set_username(user)
         creds.set_password(password)
         login = gensec.Security.start_client(
-            {'lp_ctx': lp, 'target_hostname': '127.0.0.1'})
+            {'lp_ctx': lp, 'target_hostname': kerberos or '127.0.0.1'})
         login.set_credentials(creds)
+        if kerberos:
+            login.set_target_hostname(kerberos)
+            login.set_target_service('cifs')
         login.start_mech_by_name('spnego')
         self._login(login, user)
 
