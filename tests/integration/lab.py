@@ -35,6 +35,7 @@ STATE = '/var/lib/samba'
 MEMBER = subprocess.run(['/hvrs/tests/lab/domain', 'conf'], text=True,
                         stdout=subprocess.PIPE).stdout.split('\n')[:-1] \
     if os.path.exists('/lab/ad') else []
+DOMAIN = 'HVRS' if MEMBER else 'HVRS-LAB'
 
 
 def run(*command, check=True):

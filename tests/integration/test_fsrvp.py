@@ -381,7 +381,7 @@ class Rules(FsrvpCase):
     def test_two_clients(self):
         """Another user is another client."""
         lab.run('net', '--configfile=' + self.server.config, 'sam',
-                'addmem', 'BUILTIN\\Administrators', 'HVRS-LAB\\other')
+                'addmem', 'BUILTIN\\Administrators', lab.DOMAIN + '\\other')
         self.client.close()
         set_id, _ = self.begin_as('hvrsadmin')
         second = self.new_client('other')
