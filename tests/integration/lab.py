@@ -204,6 +204,13 @@ class Server:
         run('smbcontrol', '--configfile=' + self.config, 'smbd',
             'reload-config')
 
+    def sid(self, user):
+        """Of a user, as text."""
+        if MEMBER:
+            return run('wbinfo', '--name-to-sid', user).split()[0]
+        text = run('pdbedit', '-s', self.config, '-v', '-u', user)
+        return re.search(r'User SID: +(\S+)', text).group(1)
+
     def text(self):
         """smbd's log."""
         try:

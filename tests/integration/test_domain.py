@@ -26,10 +26,6 @@ MACHINE = 'S-1-5-83-1-1234567890-1122334455-987654321-555555555'
 ALL = 0x001F01FF
 
 
-def sid_of(user):
-    return lab.run('wbinfo', '--name-to-sid', user).split()[0]
-
-
 @unittest.skipUnless(os.path.exists('/lab/ad'), 'wants "lab up --ad"')
 class Domain(lab.Case):
     shares = {'vm': ['vfs objects = acl_xattr hvrs', 'map acl inherit = yes'],
@@ -135,7 +131,7 @@ class Domain(lab.Case):
         file = self.open('disk.vhdx', lab.pattern(lab.MIB, 5))
         file.close()
         file = self.open('disk.vhdx', access=ALL)
-        self.set_acl(file, sid_of('hvrs'), MACHINE)
+        self.set_acl(file, self.server.sid('hvrs'), MACHINE)
         before = self.acl(file)
         self.assertIn(MACHINE, before)
         for code, data in (
@@ -152,7 +148,7 @@ class Domain(lab.Case):
 
     def test_a_host_without_rights(self):
         file = self.open('secret.vhdx', lab.pattern(lab.MIB, 6), access=ALL)
-        self.set_acl(file, sid_of('hvrs'))
+        self.set_acl(file, self.server.sid('hvrs'))
         tree = self.host()
         for access in (smb2.READ_WRITE, smb2.READ_ONLY):
             with self.assertRaises(smb2.StatusError) as caught:

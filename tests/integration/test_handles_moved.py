@@ -1,7 +1,6 @@
 """Resilient handles, and a virtual machine that moves to another host."""
 
 import os
-import re
 import struct
 import threading
 import time
@@ -221,10 +220,7 @@ class Rights(handles.Case):
         """rights: {user: letters as in SDDL}."""
         sddl = 'D:P'
         for user, letters in rights.items():
-            text = lab.run('pdbedit', '-s', self.server.config, '-v', '-u',
-                           user)
-            sid = re.search(r'User SID: +(\S+)', text).group(1)
-            sddl += '(A;;%s;;;%s)' % (letters, sid)
+            sddl += '(A;;%s;;;%s)' % (letters, self.server.sid(user))
         descriptor = security.descriptor.from_sddl(
             sddl, security.dom_sid('S-1-5-21-1-2-3'))
         body = struct.pack('<HBBIHHI16s', 33, 3, 0, 0, 96, 0, 4, file.id)

@@ -49,7 +49,8 @@ class Tool(unittest.TestCase):
         self.assertEqual(OK, file.lock(5, 10))
         (one,) = self.told()
         self.assertEqual(
-            ('persistent', 'open', 'vm', '/srv/xfs/vm', 'hvrs',
+            ('persistent', 'open', 'vm', '/srv/xfs/vm',
+             'HVRS\\hvrs' if lab.MEMBER else 'hvrs',
              str(uuid.UUID(bytes_le=self.client.guid)), 'RH', 100000,
              [{'start': 5, 'length': 10, 'exclusive': True}]),
             (one['kind'], one['state'], one['share'], one['path'],
