@@ -3,6 +3,7 @@
  * it can do for Hyper-V, by doing it and reading back.
  */
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -397,6 +398,8 @@ int main(int argc, const char **argv)
 	int ret = 0;
 
 	setlocale(LC_CTYPE, "");
+	/* Who stops listening ("| head") does not stop the cleaning up. */
+	signal(SIGPIPE, SIG_IGN);
 	ret = read_arguments(argc, argv, &request);
 	if (ret != 0) {
 		return ret;
