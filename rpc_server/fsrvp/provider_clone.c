@@ -1,9 +1,10 @@
 /*
  * Snapshots of a tree on a file system with reflinks (XFS, bcachefs, btrfs
  * below a subvolume): every file is cloned.  The tree, and an empty file for
- * each file with its owner, attributes and descriptors opened, is made first;
- * then the writers stand still (lib/snapset/freeze.h) for as long as the
- * clones take, so that all of them are one point in time.
+ * each file with its owner, attributes and descriptors opened, is made first
+ * and every file is cloned once; then the writers stand still
+ * (lib/snapset/freeze.h) while what has changed since is cloned again, so that
+ * all of them are one point in time.
  *
  * Left out: hard links between files (each becomes a file of its own),
  * sockets, pipes and devices.
@@ -20,6 +21,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "provider.h"
@@ -31,6 +33,10 @@
 struct pair {
 	int from;
 	int to;
+	struct timespec changed;	/* when it was cloned */
+	off_t size;
+	bool settled;	/* any change after that would show */
+	bool cloned;	/* it is not empty */
 };
 
 struct tree {
@@ -41,6 +47,7 @@ struct tree {
 	char *names;		/* room for the names of xattrs */
 	char *value;		/* room for the value of one */
 	_Atomic size_t next;	/* file to be cloned */
+	_Atomic uint64_t again;	/* files cloned while writers stand still */
 	_Atomic int error;
 };
 
@@ -162,8 +169,7 @@ static int add_file(struct tree *tree, int from, int to)
 		tree->files = files;
 		tree->room = room;
 	}
-	tree->files[tree->count].from = from;
-	tree->files[tree->count].to = to;
+	tree->files[tree->count] = (struct pair) { .from = from, .to = to };
 	tree->count++;
 	return 0;
 }
@@ -340,19 +346,82 @@ static int make_tree(struct tree *tree, int from, int to, int depth)
 
 /* ---- the clones ----------------------------------------------------------------- */
 
+/*
+ * A change sets ctime to the time of the last tick, so the file is told from
+ * its changed self only where its last change was before that.
+ */
+static bool is_as_cloned(const struct pair *file)
+{
+	struct stat st = {};
+
+	return file->settled && fstat(file->from, &st) == 0 &&
+		st.st_size == file->size &&
+		st.st_ctim.tv_sec == file->changed.tv_sec &&
+		st.st_ctim.tv_nsec == file->changed.tv_nsec;
+}
+
+static bool is_before(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec
+				      : a->tv_nsec < b->tv_nsec;
+}
+
+static int clone_one(struct tree *tree, struct pair *file)
+{
+	struct timespec tick = {};
+	struct stat st = {};
+
+	if (is_as_cloned(file)) {
+		return 0;
+	}
+	if (fstat(file->from, &st) != 0 ||
+	    clock_gettime(CLOCK_REALTIME_COARSE, &tick) != 0 ||
+	    (file->cloned && ftruncate(file->to, 0) != 0) ||
+	    ioctl(file->to, FICLONE, file->from) != 0) {
+		return errno;
+	}
+	file->cloned = true;
+	file->changed = st.st_ctim;
+	file->size = st.st_size;
+	file->settled = is_before(&st.st_ctim, &tick);
+	atomic_fetch_add(&tree->again, 1);
+	return 0;
+}
+
+/* Giving up the blocks of what is cloned again takes as long as the clone. */
+static int empty_changed(struct tree *tree)
+{
+	size_t i = 0;
+
+	for (i = 0; i < tree->count; i++) {
+		struct pair *file = &tree->files[i];
+
+		if (is_as_cloned(file)) {
+			continue;
+		}
+		if (ftruncate(file->to, 0) != 0) {
+			return -errno;
+		}
+		file->cloned = false;
+		file->settled = false;
+	}
+	return 0;
+}
+
 static void *clone_some(void *private_data)
 {
 	struct tree *tree = private_data;
 
 	for (;;) {
 		size_t i = atomic_fetch_add(&tree->next, 1);
+		int error = 0;
 
 		if (i >= tree->count || atomic_load(&tree->error) != 0) {
 			return NULL;
 		}
-		if (ioctl(tree->files[i].to, FICLONE,
-			  tree->files[i].from) != 0) {
-			atomic_store(&tree->error, errno);
+		error = clone_one(tree, &tree->files[i]);
+		if (error != 0) {
+			atomic_store(&tree->error, error);
 		}
 	}
 }
@@ -363,6 +432,8 @@ static int clone_all(struct tree *tree)
 	size_t started = 0;
 	size_t i = 0;
 
+	atomic_store(&tree->next, 0);
+	atomic_store(&tree->again, 0);
 	while (started < THREADS - 1 && started + 1 < tree->count) {
 		if (pthread_create(&threads[started], NULL, clone_some,
 				   tree) != 0) {
@@ -380,9 +451,10 @@ static int clone_all(struct tree *tree)
 static int clone_all_frozen(struct provider_job *job, void *private_data)
 {
 	struct tree *tree = private_data;
+	int ret = clone_all(tree);
 
-	job->files = tree->count;
-	return clone_all(tree);
+	job->files = atomic_load(&tree->again);
+	return ret;
 }
 
 static void raise_file_limit(void)
@@ -437,6 +509,12 @@ static int clone_create(struct provider_job *job)
 		to = openat(folder, name,
 			    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		ret = to == -1 ? -errno : make_tree(&tree, from, to, 0);
+	}
+	if (ret == 0) {
+		ret = clone_all(&tree);
+	}
+	if (ret == 0) {
+		ret = empty_changed(&tree);
 	}
 	if (ret == 0) {
 		ret = provider_frozen(job, from, clone_all_frozen, &tree);

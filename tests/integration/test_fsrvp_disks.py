@@ -93,6 +93,11 @@ class SharedDisks(test_fsrvp.FsrvpCase):
             return mine
 
     def judge(self, folder, before, after):
+        # What did not change is there as well.
+        for name in 'abc':
+            lab.run('diff', '-rq', '--exclude=*.vhd*', '--exclude=*.avhdx*',
+                    '%s/../../%s' % (folder, name),
+                    '%s/%s' % (folder, name))
         contents = [self.content(folder, name) for name in self.names]
         there = []
         number = 0
