@@ -116,19 +116,39 @@ int vhdset_name_check(const char *name)
 	return ret == 0 ? 0 : -EINVAL;
 }
 
-int vhdset_leaf_name(const char *set_path, char *name)
+/* The set's name without folder and ".vhds". */
+static const char *stem_of(const char *set_path, size_t *_length)
 {
 	const char *slash = strrchr(set_path, '/');
 	const char *base = slash != NULL ? slash + 1 : set_path;
 	const char *dot = strrchr(base, '.');
-	size_t length = strlen(base);
+
+	*_length = dot != NULL && strcasecmp(dot, ".vhds") == 0
+		? (size_t)(dot - base) : strlen(base);
+	return base;
+}
+
+bool vhdset_is_own_name(const char *set_path, const char *name)
+{
+	size_t length = 0;
+	const char *base = stem_of(set_path, &length);
+	const size_t id = GUID_TEXT_SIZE - 1;
+	struct guid g = {};
+
+	return strncasecmp(name, base, length) == 0 && name[length] == '_' &&
+		strlen(name + length + 1) == id + strlen(".avhdx") &&
+		guid_parse(name + length + 1, id, &g) == 0 &&
+		strcasecmp(name + length + 1 + id, ".avhdx") == 0;
+}
+
+int vhdset_leaf_name(const char *set_path, char *name)
+{
+	size_t length = 0;
+	const char *base = stem_of(set_path, &length);
 	char id[GUID_TEXT_SIZE] = "";
 	struct guid g = {};
 	int ret = 0;
 
-	if (dot != NULL && strcasecmp(dot, ".vhds") == 0) {
-		length = (size_t)(dot - base);
-	}
 	if (length + 1 + strlen(".avhdx") + GUID_TEXT_SIZE > VHDSET_NAME_MAX) {
 		return -ENAMETOOLONG;
 	}

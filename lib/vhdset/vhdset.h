@@ -90,6 +90,9 @@ int vhdset_name_check(const char *name);
  */
 int vhdset_leaf_name(const char *set_path, char *name);
 
+/* Whether a name is such a one, of that very set. */
+bool vhdset_is_own_name(const char *set_path, const char *name);
+
 /*
  * Writes a new set that names leaf into store, which must be empty (-EEXIST),
  * and flushes it.  The signature is written last.

@@ -3,8 +3,8 @@
  * the set, one a line; which of them are still links of a chain, and the end
  * of the others.
  *
- * Only what is noted is ever removed or merged: a parent that the set did not
- * make may be other disks' as well.
+ * Only what is noted, and has a name as this set makes them, is ever removed or
+ * merged: a file that the set did not make may be other disks'.
  */
 #include "server.h"
 
@@ -63,8 +63,34 @@ static bool is_noted(char *const *notes, const char *name)
 	return false;
 }
 
+/*
+ * A name that this set makes: whoever may write into the folder may have
+ * written the notes, and other names are other disks'.
+ */
+static bool is_own(const struct rsvd_open *open, const char *name)
+{
+	size_t length = strlen(name);
+	size_t end = strlen(RSVD_BUILD_SUFFIX);
+	char *plain = NULL;
+	bool own = false;
+
+	if (vhdset_name_check(name) != 0) {
+		return false;
+	}
+	if (length > end &&
+	    strcmp(name + length - end, RSVD_BUILD_SUFFIX) == 0) {
+		length -= end;
+	}
+	plain = talloc_strndup(talloc_tos(), name, length);
+	own = plain != NULL &&
+		vhdset_is_own_name(open->fsp->fsp_name->base_name, plain);
+	TALLOC_FREE(plain);
+	return own;
+}
+
 /* Names as they are in the file: not trusted. */
-static NTSTATUS notes_parse(TALLOC_CTX *mem_ctx, char *text, char ***_notes)
+static NTSTATUS notes_parse(TALLOC_CTX *mem_ctx, const struct rsvd_open *open,
+			    char *text, char ***_notes)
 {
 	char **notes = talloc_zero_array(mem_ctx, char *, 1);
 	char *line = NULL;
@@ -73,7 +99,7 @@ static NTSTATUS notes_parse(TALLOC_CTX *mem_ctx, char *text, char ***_notes)
 
 	for (line = strtok_r(text, "\n", &rest); line != NULL && notes != NULL;
 	     line = strtok_r(NULL, "\n", &rest)) {
-		if (vhdset_name_check(line) != 0 || is_noted(notes, line)) {
+		if (!is_own(open, line) || is_noted(notes, line)) {
 			continue;
 		}
 		notes = talloc_realloc(mem_ctx, notes, char *, count + 2);
@@ -115,7 +141,7 @@ static NTSTATUS notes_read(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 		ret = store_read(store, text, size, 0);
 	}
 	if (text != NULL) {
-		status = ret == 0 ? notes_parse(mem_ctx, text, _notes)
+		status = ret == 0 ? notes_parse(mem_ctx, open, text, _notes)
 				  : rsvd_status_of(ret);
 	}
 	TALLOC_FREE(frame);

@@ -372,13 +372,19 @@ class Notes(Merging):
         with open(above, 'wb') as file:
             file.write(b'what must stay')
         self.addCleanup(os.remove, above)
+        # Of others, in the same folder.
+        others = ['other.vhdx', 'rsvd.avhdx', 'other_%s.avhdx' % second,
+                  'rsvd_.avhdx', 'rsvd_%s.vhdx' % second, 'plain.part']
+        for name in others:
+            with open(self.path(name), 'wb') as file:
+                file.write(name.encode())
         os.mkdir(self.path('folder'))
         os.symlink(above, self.path('link'))
         before = self.parts()
         names = [n.encode() for n in before] + [
             b'../above.bin', b'..\\above.bin', above.encode(), b'folder',
             b'.', b'..', b'', b'\xff\xfe\x00', b'a' * 5000, b'rsvd.vhds:x',
-            b'link']
+            b'link'] + [n.encode() for n in others]
         for text in (b'\n'.join(names), b'\n'.join(names) * 2000,
                      os.urandom(70000), b'\n' * 70000, bytes(4096)):
             with open(self.path('rsvd.vhds.unfinished'), 'wb') as file:
@@ -389,6 +395,9 @@ class Notes(Merging):
             self.optimize()
             self.assertEqual(before, self.parts())
             self.assertTrue(os.path.isdir(self.path('folder')))
+            for name in others:
+                with open(self.path(name), 'rb') as file:
+                    self.assertEqual(name.encode(), file.read())
             with open(above, 'rb') as file:
                 self.assertEqual(b'what must stay', file.read())
             self.check()

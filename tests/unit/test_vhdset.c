@@ -628,9 +628,40 @@ static void test_damaged_catalogue_is_told(void **state)
 	talloc_free(frame);
 }
 
+static void test_names_of_its_own(void **state)
+{
+	static const struct {
+		const char *name;
+		bool own;
+	} rows[] = {
+		{ "a_11111111-2222-3333-4444-555555555555.avhdx", true },
+		{ "A_11111111-2222-3333-4444-55555555555F.AVHDX", true },
+		{ "a_11111111-2222-3333-4444-555555555555.vhdx", false },
+		{ "a_11111111-2222-3333-4444-555555555555.avhdx.part", false },
+		{ "ab_11111111-2222-3333-4444-555555555555.avhdx", false },
+		{ "a11111111-2222-3333-4444-555555555555.avhdx", false },
+		{ "a_11111111-2222-3333-4444-55555555555.avhdx", false },
+		{ "a_1111111g-2222-3333-4444-555555555555.avhdx", false },
+		{ "a_.avhdx", false }, { "a_", false }, { "a", false },
+		{ "", false },
+	};
+	char name[VHDSET_NAME_MAX] = "";
+	size_t i = 0;
+
+	(void)state;
+	for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		assert_int_equal(rows[i].own, vhdset_is_own_name(
+			"folder/a.vhds", rows[i].name));
+	}
+	assert_int_equal(0, vhdset_leaf_name("folder/x.y.vhds", name));
+	assert_true(vhdset_is_own_name("x.y.vhds", name));
+	assert_false(vhdset_is_own_name("x.vhds", name));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_names_of_its_own),
 		cmocka_unit_test(test_windows_own_set_is_read),
 		cmocka_unit_test(test_new_set_has_the_bytes_windows_writes),
 		cmocka_unit_test(
