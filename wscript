@@ -198,9 +198,10 @@ def _bench(bld, libs):
     if sources:
         bld.program(target='bin/bench-load', source=sources, use='LIBSMB2',
                     install_path=None)
-        bld.program(target='bin/bench-vhdx', source='bench/disk/vhdx.c',
-                    includes='lib', use='hvrs_lib ' + libs,
-                    install_path=None)
+        for name in ('vhdx', 'changes'):
+            bld.program(target='bin/bench-' + name,
+                        source='bench/disk/%s.c' % name, includes='lib',
+                        use='hvrs_lib ' + libs, install_path=None)
 
 
 def _unit_tests(bld, libs, lib_sources):

@@ -33,6 +33,12 @@ TRACKED = {
     'value': 'tracked', 'yardstick': 'not',
 }
 
+CHANGES = {
+    'title': 'All changes of a disk of 16 TiB between two snapshots',
+    'explained': 'a million, told in answers of 1 MiB; time over a second',
+    'value': 'time', 'yardstick': 'target',
+}
+
 
 def run(*words):
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
@@ -177,7 +183,23 @@ class Sets:
                 median([p[1] for p in pairs]),
                 in_pairs([a / b for a, b in pairs]), ('>=', 0.97)))
 
+    def changes(self):
+        """By the engine alone: a client takes longer to read the answers."""
+        program = os.path.join(os.path.dirname(self.bench.options.load),
+                               'bench-changes')
+        path = os.path.join(self.bench.options.shares[SHARE], 'bench-map')
+        times = []
+        for _ in range(self.rounds):
+            self.bench.say('changes of a disk of 16 TiB')
+            times.append(int(subprocess.run(
+                [program, path], stdout=subprocess.PIPE, check=True,
+                text=True).stdout.split()[0]) / 1e9)
+            os.unlink(path)
+        self.figures.append(Figure(CHANGES, 'a million changes', 's',
+                                   median(times), 1, times, ('<=', 1)))
+
     def measure(self):
         self.times()
         self.tracked()
+        self.changes()
         return self.figures
