@@ -3,6 +3,7 @@
  * of its time, when nobody comes; and on request.
  */
 #include "hvrs_handles.h"
+#include "step.h"
 
 #include <signal.h>
 #include <poll.h>
@@ -366,9 +367,11 @@ bool hvrs_handle_over(struct state_handle *h)
 	    h->record.waiting_since_ms > now) {
 		struct state_log_point point = {};
 
+		/* Who has got it back meanwhile does not wait. */
 		h->record.waiting_since_ms = now;
 		h->connected = false;
-		state_handles_store(h, &point);
+		step("over");
+		state_handles_store_other(h, &point);
 		return false;
 	}
 	return handle_expired(&h->record, now) &&

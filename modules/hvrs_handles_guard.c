@@ -179,7 +179,8 @@ static bool lose_cache_fn(struct share_mode_entry *e, bool *modified,
 	return false;
 }
 
-static void lose_cache(struct state_handle *h)
+/* False where the handle has just been taken back. */
+static bool lose_cache(struct state_handle *h)
 {
 	struct handle_record *r = &h->record;
 	struct file_id file = {
@@ -190,13 +191,14 @@ static void lose_cache(struct state_handle *h)
 	struct lose_cache lose = { .h = h };
 	struct share_mode_lock *lck = NULL;
 	struct state_log_point point = {};
+	int ret = 0;
 
 	if ((r->flags & HANDLE_DIRECTORY) != 0) {
-		return;
+		return true;
 	}
 	if ((r->flags & HANDLE_LEASE) != 0 ? r->lease_state == 0 :
 	    r->oplock == NO_OPLOCK) {
-		return;
+		return true;
 	}
 	if ((r->flags & HANDLE_LEASE) != 0) {
 		r->lease_state = 0;
@@ -204,7 +206,11 @@ static void lose_cache(struct state_handle *h)
 	} else {
 		r->oplock = NO_OPLOCK;
 	}
-	if (state_handles_store(h, &point) == 0 && state_handles_synced()) {
+	ret = state_handles_store_other(h, &point);
+	if (ret == -EAGAIN) {
+		return false;
+	}
+	if (ret == 0 && state_handles_synced()) {
 		become_root();
 		state_log_commit(point);
 		unbecome_root();
@@ -218,6 +224,7 @@ static void lose_cache(struct state_handle *h)
 			      r->lease_version, r->lease_epoch);
 	}
 	TALLOC_FREE(lck);
+	return true;
 }
 
 /* Whether the handle's file is gone, and this one has its inode. */
@@ -262,8 +269,9 @@ static NTSTATUS open_against(struct hooks_open *open,
 		h->record.flags &= ~(uint32_t)(HANDLE_DELETE_INITIAL |
 					       HANDLE_DELETE_PENDING);
 		hvrs_handle_end(h);
-	} else if (verdict == HANDLE_GRANT && !who->internal) {
-		lose_cache(h);
+	} else if (verdict == HANDLE_GRANT && !who->internal &&
+		   !lose_cache(h)) {
+		verdict = HANDLE_UNAVAILABLE;
 	}
 	return verdict_status(verdict);
 }
@@ -392,6 +400,29 @@ static const char *name_in(const struct handle_record *r, const char *full)
 	return full + r->path.length + 1;
 }
 
+/* Again where somebody changes the handle at the same time. */
+static bool rename_one(uint64_t id, const char *full,
+		       struct state_log_point *_point)
+{
+	int ret = -EAGAIN;
+	int turn = 0;
+
+	for (turn = 0; turn < 100 && ret == -EAGAIN; turn++) {
+		struct state_handle *h = state_handles_fetch(talloc_tos(), id);
+		const char *name = h != NULL ? name_in(&h->record, full) :
+			NULL;
+
+		ret = -ENOENT;
+		if (name != NULL) {
+			h->record.name.data = (const uint8_t *)name;
+			h->record.name.length = strlen(name);
+			ret = state_handles_store_other(h, _point);
+		}
+		TALLOC_FREE(h);
+	}
+	return ret == 0;
+}
+
 /* Every handle of the file is to be found by its new name after a crash. */
 void hvrs_handles_renamed(struct connection_struct *conn,
 			  struct files_struct *fsp)
@@ -410,18 +441,7 @@ void hvrs_handles_renamed(struct connection_struct *conn,
 				       fsp->fsp_name->base_name);
 	}
 	for (i = 0; full != NULL && i < count; i++) {
-		struct state_handle *h = state_handles_fetch(talloc_tos(),
-							     ids[i]);
-		const char *name = h != NULL ? name_in(&h->record, full) :
-			NULL;
-
-		if (name != NULL) {
-			h->record.name.data = (const uint8_t *)name;
-			h->record.name.length = strlen(name);
-			stored = state_handles_store(h, &point) == 0 ||
-				stored;
-		}
-		TALLOC_FREE(h);
+		stored = rename_one(ids[i], full, &point) || stored;
 	}
 	if (stored && state_handles_synced()) {
 		become_root();

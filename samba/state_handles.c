@@ -475,6 +475,23 @@ void state_handles_traverse(bool (*fn)(struct state_handle *h, void *data),
 	}
 }
 
+/* The index is locked. */
+static int store_locked(struct state_handle *h, struct state_log_point *_point)
+{
+	int ret = 0;
+
+	h->record.revision++;
+	state_handles_log_cure(store);
+	step("append");
+	ret = state_handles_log_put(&h->record, _point);
+	step("appended");
+	if (ret == 0 && !state_handles_index_put(h)) {
+		ret = -EIO;
+	}
+	step("indexed");
+	return ret;
+}
+
 int state_handles_store(struct state_handle *h,
 			struct state_log_point *_point)
 {
@@ -496,15 +513,38 @@ int state_handles_store(struct state_handle *h,
 		h->record.revision = old->record.revision;
 	}
 	TALLOC_FREE(old);
-	h->record.revision++;
-	state_handles_log_cure(store);
-	step("append");
-	ret = state_handles_log_put(&h->record, _point);
-	step("appended");
-	if (ret == 0 && !state_handles_index_put(h)) {
-		ret = -EIO;
+	ret = store_locked(h, _point);
+	TALLOC_FREE(lock);
+	return ret;
+}
+
+static bool is_unchanged(const struct state_handle *h)
+{
+	struct state_handle *now = state_handles_fetch(talloc_tos(),
+						       h->record.id);
+	bool same = now != NULL &&
+		now->record.revision == h->record.revision &&
+		now->leaving == h->leaving &&
+		server_id_equal(&now->owner, &h->owner) &&
+		(now->claimer.pid == 0 ||
+		 server_id_equal(&now->claimer, &h->claimer));
+
+	TALLOC_FREE(now);
+	return same;
+}
+
+int state_handles_store_other(struct state_handle *h,
+			      struct state_log_point *_point)
+{
+	struct db_record *lock = NULL;
+	int ret = -EIO;
+
+	if (index_db != NULL) {
+		lock = index_lock(talloc_tos());
 	}
-	step("indexed");
+	if (lock != NULL) {
+		ret = is_unchanged(h) ? store_locked(h, _point) : -EAGAIN;
+	}
 	TALLOC_FREE(lock);
 	return ret;
 }

@@ -64,6 +64,14 @@ enum handle_state state_handle_state(const struct state_handle *h);
 int state_handles_store(struct state_handle *h,
 			struct state_log_point *_point);
 
+/*
+ * The same for who has not the handle's file open: -EAGAIN where somebody else
+ * has changed the handle or taken it since it was fetched, and then nothing is
+ * stored.
+ */
+int state_handles_store_other(struct state_handle *h,
+			      struct state_log_point *_point);
+
 /* Changes of the index alone, which need not outlive smbd. */
 void state_handles_store_index(const struct state_handle *h);
 

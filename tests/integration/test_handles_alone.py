@@ -154,6 +154,36 @@ class Stopped(handles.Case):
         self.assertFalse(lab.is_running(pid))
         file.close()
 
+    def test_who_notes_that_it_waits_comes_too_late(self):
+        """Between a look at a handle and the note that it waits since now its
+        owner gets it back: it waits no more."""
+        client, other = self.client(), self.client()
+        file = client.open(self.name('a'))
+        stop = '%s/die/stop-over' % self.server.directory
+        open(stop, 'w').close()
+        self.kill_child(client)
+        mid = other.tree.create_send(self.name('a'))
+
+        def stopped():
+            return [pid for pid in self.server.children() +
+                    keepers(self.server) if lab.state(pid) == 'T']
+        self.assertTrue(until(stopped))
+        (pid,) = stopped()
+        client.connect()
+        file = client.reconnect(file)
+        self.assertEqual(OK, file.lock(3, 4, sequence=0x11))
+        os.kill(pid, signal.SIGCONT)
+        other.tree.connection.wait(mid)
+        self.assertEqual(OK, self.stranger('vmraw', self.name('a')))
+        # And what it has got since is kept.
+        self.kill_all(client)
+        client.connect()
+        file = client.reconnect(file)
+        beside = Client(self.server, 'vmraw')
+        self.addCleanup(beside.drop)
+        self.assertEqual(smb2.LOCK_NOT_GRANTED, beside.tree.create(
+            self.name('a')).lock(4, 1))
+
     def test_process_that_has_the_index_locked(self):
         """It is ended by the others, after a while."""
         client, other = self.client(), self.client()
@@ -167,7 +197,8 @@ class Stopped(handles.Case):
         begun = time.monotonic()
         self.assertEqual((60000, 2), granted(other.open(self.name('c'))))
         self.assertLess(time.monotonic() - begun, 8)
-        self.assertFalse(lab.is_running(pid))
+        # It lets go of the lock a moment before it is gone.
+        self.assertTrue(until(lambda: not lab.is_running(pid)))
         client.drop()
         client.connect()
         client.reconnect(file).close()
