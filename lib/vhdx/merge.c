@@ -63,6 +63,17 @@ static void on_turn(struct tevent_context *ev, struct tevent_immediate *im,
 	merge_go(private_data);
 }
 
+/* What comes after a request of ours; NULL where there is no memory for it. */
+static void merge_next(struct merge_state *s, struct tevent_req *req,
+		       void (*next)(struct tevent_req *req))
+{
+	if (req == NULL) {
+		merge_fail(s, -ENOMEM);
+		return;
+	}
+	tevent_req_set_callback(req, next, s);
+}
+
 static int look_at(struct merge_state *s, struct vhdx *disk, uint64_t offset,
 		   uint64_t length, struct look *l)
 {
@@ -101,32 +112,24 @@ static void on_flushed(struct tevent_req *req)
 	int ret = vhdx_flush_recv(req);
 
 	talloc_free(req);
-	req = ret == 0 ? vhdx_settle_send(s, s->ev, s->to) : NULL;
-	if (req == NULL) {
-		merge_fail(s, ret != 0 ? ret : -ENOMEM);
+	if (ret != 0) {
+		merge_fail(s, ret);
 		return;
 	}
-	tevent_req_set_callback(req, on_settled, s);
+	merge_next(s, vhdx_settle_send(s, s->ev, s->to), on_settled);
 }
 
 static void merge_end(struct merge_state *s)
 {
-	struct tevent_req *req = vhdx_flush_send(s, s->ev, s->to);
-
-	if (req == NULL) {
-		merge_fail(s, -ENOMEM);
-		return;
-	}
-	tevent_req_set_callback(req, on_flushed, s);
+	merge_next(s, vhdx_flush_send(s, s->ev, s->to), on_flushed);
 }
 
 /* ---- data ----------------------------------------------------------------- */
 
-static void on_written(struct tevent_req *req)
+static void slice_done(struct tevent_req *req, int ret)
 {
 	struct merge_state *s = tevent_req_callback_data(req,
 							 struct merge_state);
-	int ret = vhdx_write_recv(req);
 
 	talloc_free(req);
 	if (ret != 0) {
@@ -137,16 +140,15 @@ static void on_written(struct tevent_req *req)
 	merge_go(s);
 }
 
+static void on_written(struct tevent_req *req)
+{
+	slice_done(req, vhdx_write_recv(req));
+}
+
 static void put(struct merge_state *s)
 {
-	struct tevent_req *req = vhdx_write_send(s, s->ev, s->to, s->buffer,
-						 s->offset, s->length, false);
-
-	if (req == NULL) {
-		merge_fail(s, -ENOMEM);
-		return;
-	}
-	tevent_req_set_callback(req, on_written, s);
+	merge_next(s, vhdx_write_send(s, s->ev, s->to, s->buffer, s->offset,
+				      s->length, false), on_written);
 }
 
 static void on_read(struct tevent_req *req)
@@ -165,46 +167,23 @@ static void on_read(struct tevent_req *req)
 
 static void copy(struct merge_state *s, uint64_t length)
 {
-	struct tevent_req *req = NULL;
-
 	s->length = length < SLICE ? length : SLICE;
-	req = vhdx_read_send(s, s->ev, s->from, s->buffer, s->offset,
-			     s->length);
-	if (req == NULL) {
-		merge_fail(s, -ENOMEM);
-		return;
-	}
-	tevent_req_set_callback(req, on_read, s);
+	merge_next(s, vhdx_read_send(s, s->ev, s->from, s->buffer, s->offset,
+				     s->length), on_read);
 }
 
 /* ---- zeroes --------------------------------------------------------------- */
 
 static void on_unmapped(struct tevent_req *req)
 {
-	struct merge_state *s = tevent_req_callback_data(req,
-							 struct merge_state);
-	int ret = vhdx_unmap_recv(req);
-
-	talloc_free(req);
-	if (ret != 0) {
-		merge_fail(s, ret);
-		return;
-	}
-	s->offset += s->length;
-	merge_go(s);
+	slice_done(req, vhdx_unmap_recv(req));
 }
 
 static void unmap(struct merge_state *s, uint64_t length)
 {
-	struct tevent_req *req = NULL;
-
 	s->length = length;
-	req = vhdx_unmap_send(s, s->ev, s->to, s->offset, length);
-	if (req == NULL) {
-		merge_fail(s, -ENOMEM);
-		return;
-	}
-	tevent_req_set_callback(req, on_unmapped, s);
+	merge_next(s, vhdx_unmap_send(s, s->ev, s->to, s->offset, length),
+		   on_unmapped);
 }
 
 /* Whether the whole block of to that begins here is to be zero. */
@@ -379,15 +358,7 @@ struct tevent_req *vhdx_merge_send(TALLOC_CTX *mem_ctx,
 
 int vhdx_merge_recv(struct tevent_req *req)
 {
-	enum tevent_req_state state = TEVENT_REQ_INIT;
-	uint64_t error = 0;
-	int ret = 0;
-
-	if (tevent_req_is_error(req, &state, &error)) {
-		ret = state == TEVENT_REQ_USER_ERROR ? -(int)error : -ENOMEM;
-	}
-	tevent_req_received(req);
-	return ret;
+	return vhdx_request_recv(req);
 }
 
 int vhdx_linkage_set(struct vhdx *disk, const struct guid *linkage)

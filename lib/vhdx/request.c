@@ -330,7 +330,7 @@ static struct tevent_req *request_send(TALLOC_CTX *mem_ctx,
 	return req;
 }
 
-static int request_recv(struct tevent_req *req)
+int vhdx_request_recv(struct tevent_req *req)
 {
 	enum tevent_req_state state = TEVENT_REQ_INIT;
 	uint64_t error = 0;
@@ -354,7 +354,7 @@ struct tevent_req *vhdx_read_send(TALLOC_CTX *mem_ctx,
 
 int vhdx_read_recv(struct tevent_req *req)
 {
-	return request_recv(req);
+	return vhdx_request_recv(req);
 }
 
 struct tevent_req *vhdx_write_send(TALLOC_CTX *mem_ctx,
@@ -375,7 +375,7 @@ struct tevent_req *vhdx_write_send(TALLOC_CTX *mem_ctx,
 
 int vhdx_write_recv(struct tevent_req *req)
 {
-	return request_recv(req);
+	return vhdx_request_recv(req);
 }
 
 struct tevent_req *vhdx_flush_send(TALLOC_CTX *mem_ctx,
@@ -388,7 +388,7 @@ struct tevent_req *vhdx_flush_send(TALLOC_CTX *mem_ctx,
 
 int vhdx_flush_recv(struct tevent_req *req)
 {
-	return request_recv(req);
+	return vhdx_request_recv(req);
 }
 
 struct tevent_req *vhdx_unmap_send(TALLOC_CTX *mem_ctx,
@@ -402,7 +402,7 @@ struct tevent_req *vhdx_unmap_send(TALLOC_CTX *mem_ctx,
 
 int vhdx_unmap_recv(struct tevent_req *req)
 {
-	return request_recv(req);
+	return vhdx_request_recv(req);
 }
 
 struct tevent_req *vhdx_settle_send(TALLOC_CTX *mem_ctx,
@@ -415,7 +415,7 @@ struct tevent_req *vhdx_settle_send(TALLOC_CTX *mem_ctx,
 
 int vhdx_settle_recv(struct tevent_req *req)
 {
-	return request_recv(req);
+	return vhdx_request_recv(req);
 }
 
 struct tevent_req *vhdx_recover_send(TALLOC_CTX *mem_ctx,
@@ -429,7 +429,7 @@ struct tevent_req *vhdx_recover_send(TALLOC_CTX *mem_ctx,
 
 int vhdx_recover_recv(struct tevent_req *req)
 {
-	return request_recv(req);
+	return vhdx_request_recv(req);
 }
 
 /* ---- for programs that wait ----------------------------------------------- */
@@ -446,7 +446,7 @@ static int request_wait(struct vhdx *disk, struct tevent_req *req,
 		/* The loop itself failed; the request is still under way. */
 		return -EIO;
 	}
-	ret = request_recv(req);
+	ret = vhdx_request_recv(req);
 	talloc_free(req);
 	while (disk->commit.running) {
 		if (tevent_loop_once(ev) != 0) {

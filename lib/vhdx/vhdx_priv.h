@@ -394,6 +394,9 @@ struct vhdx_request {
 	struct vhdx_piece pieces[];
 };
 
+/* The recv of every request: 0 or a negative errno. */
+int vhdx_request_recv(struct tevent_req *req);
+
 /* The piece is done; its request takes the next block with it. */
 void vhdx_piece_end(struct vhdx_piece *piece, int result);
 /* Goes on with a piece of a write or an unmap. */

@@ -3,6 +3,7 @@
 works through each of them, and what does not is off and says so.  Prints
 "N passed, M failed, K skipped" as its last line."""
 
+import contextlib
 import glob
 import json
 import os
@@ -152,6 +153,19 @@ class Qos(unittest.TestCase):
             CONTROL, request(SET_FLOW, flow))
         self.assertEqual(smb2.ACCESS_DENIED, status)
 
+    @contextlib.contextmanager
+    def writing(self, *writers):
+        """While they write; at the end all have stopped."""
+        try:
+            for writer in writers:
+                writer.start()
+            yield writers
+        finally:
+            for writer in writers:
+                writer.stop = True
+            for writer in writers:
+                writer.join(20)
+
     def rates(self, writers, seconds):
         before = [writer.done for writer in writers]
         begun = time.monotonic()
@@ -162,10 +176,8 @@ class Qos(unittest.TestCase):
 
     def test_a_limit_holds_on_all_nodes_together(self):
         policy = self.policy(0, '--max', '600', '--aggregated')
-        writers = [Writer(node, uuid.uuid4(), policy) for node in range(3)]
-        try:
-            for writer in writers:
-                writer.start()
+        with self.writing(*(Writer(node, uuid.uuid4(), policy)
+                            for node in range(3))) as writers:
             time.sleep(6)
             rates = self.rates(writers, 8)
             print('\nthree nodes: %s' % rates)
@@ -184,55 +196,39 @@ class Qos(unittest.TestCase):
             rates = self.rates(writers[2:], 6)
             print('one left: %s' % rates)
             self.assertTrue(570 < sum(rates) < 620, rates)
-        finally:
-            for writer in writers:
-                writer.stop = True
-            for writer in writers:
-                writer.join(20)
 
     def test_a_node_dies(self):
         policy = self.policy(0, '--max', '600', '--aggregated')
-        writers = [Writer(node, uuid.uuid4(), policy) for node in (0, 1)]
-        writers.append(DoomedWriter(2, uuid.uuid4(), policy))
         try:
-            for writer in writers:
-                writer.start()
-            time.sleep(4)
-            cluster('kill-node', '2')
-            # CTDB elects and recovers, and smbd waits for that.
-            time.sleep(25)
-            rates = self.rates(writers[:2], 8)
-            print('\ntwo of three nodes: %s' % rates)
-            self.assertTrue(570 < sum(rates) < 620, rates)
-            self.assertIn(policy, self.policies(1))
-            self.assertGreaterEqual(len(json.loads(
-                on(1, 'hvrsctl', 'qos', 'flows', '--json'))), 2)
+            with self.writing(
+                    Writer(0, uuid.uuid4(), policy),
+                    Writer(1, uuid.uuid4(), policy),
+                    DoomedWriter(2, uuid.uuid4(), policy)) as writers:
+                time.sleep(4)
+                cluster('kill-node', '2')
+                # CTDB elects and recovers, and smbd waits for that.
+                time.sleep(25)
+                rates = self.rates(writers[:2], 8)
+                print('\ntwo of three nodes: %s' % rates)
+                self.assertTrue(570 < sum(rates) < 620, rates)
+                self.assertIn(policy, self.policies(1))
+                self.assertGreaterEqual(len(json.loads(
+                    on(1, 'hvrsctl', 'qos', 'flows', '--json'))), 2)
         finally:
-            for writer in writers:
-                writer.stop = True
-            for writer in writers:
-                writer.join(20)
             cluster('start-node', '2')
         self.assertIn(policy, self.policies(2))
 
     def test_one_flow_on_two_nodes(self):
         flow = uuid.uuid4()
-        writers = [Writer(node, flow, NULL) for node in (0, 1)]
-        status, _ = writers[0].file.fsctl(CONTROL, request(
-            SET_POLICY, limit=400, name='VM'))
-        self.assertEqual(0, status)
-        try:
-            for writer in writers:
-                writer.start()
+        with self.writing(*(Writer(node, flow, NULL)
+                            for node in (0, 1))) as writers:
+            status, _ = writers[0].file.fsctl(CONTROL, request(
+                SET_POLICY, limit=400, name='VM'))
+            self.assertEqual(0, status)
             time.sleep(6)
             rates = self.rates(writers, 6)
             print('\none flow: %s' % rates)
             self.assertTrue(380 < sum(rates) < 412, rates)
-        finally:
-            for writer in writers:
-                writer.stop = True
-            for writer in writers:
-                writer.join(20)
 
 
 class Cluster(unittest.TestCase):

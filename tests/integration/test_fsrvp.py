@@ -3,6 +3,7 @@ of the snapshots, every rule of the state machine, and who may do it."""
 
 import glob
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -465,6 +466,58 @@ class Integrity(FsrvpCase):
                           'ncacn_np:127.0.0.1[%s]' % protection, '-c',
                           'fss_create_expose backup ro vm')
             self.assertIn('exposed as a snapshot of', out)
+
+
+class SambasClient(FsrvpCase):
+    """The cycle by rpcclient, which is Samba's own client library, in every
+    context that it has."""
+
+    shares = ('vm', 'vmbtrfs')
+    settings = ['registry shares = yes']
+
+    def rpc(self, command):
+        return lab.run('rpcclient', '-p', str(self.server.port), '-U',
+                       'hvrsadmin%hvrsadmin', 'ncacn_np:127.0.0.1[sign]',
+                       '-c', command)
+
+    def cycle(self, share, context, how):
+        old, new = lab.pattern(100000, 1), lab.pattern(100000, 2)
+        self.put(share, 'disk.vhdx', old)
+        self.assertIn('supports shadow copy requests',
+                      self.rpc('fss_is_path_sup ' + share))
+        out = self.rpc('fss_create_expose %s %s %s' % (context, how, share))
+        found = re.search(r'(\S+)\((\S+)\): share (\S+) exposed as a '
+                          r'snapshot of', out)
+        self.assertIsNotNone(found, out)
+        set_id, copy, name = found.groups()
+        self.put(share, 'disk.vhdx', new)
+        file = self.connect(name).create(
+            'disk.vhdx', access=smb2.READ_ONLY, disposition=smb2.OPEN)
+        self.assertEqual(old, file.read(0, len(old)))
+        file.close()
+        self.assertIn(' has an associated shadow-copy',
+                      self.rpc('fss_has_shadow_copy ' + share))
+        ids = '%s %s %s' % (share, set_id, copy)
+        self.assertIn('share %s is a shadow-copy of' % name,
+                      self.rpc('fss_get_mapping ' + ids))
+        self.assertIn('marked recovery complete',
+                      self.rpc('fss_recovery_complete ' + set_id))
+        with self.assertRaises(smb2.StatusError):
+            self.connect(name).create('new', disposition=smb2.CREATE_NEW)
+        self.assertIn('shadow-copy deleted', self.rpc('fss_delete ' + ids))
+        self.assertIn('does not have', self.rpc('fss_has_shadow_copy ' +
+                                                share))
+        self.assert_nothing_left()
+
+    def test_every_context(self):
+        self.assertIn('FSRVP versions from 1 to 1',
+                      self.rpc('fss_get_sup_version'))
+        for share in self.shares:
+            for context in ('backup', 'file_share_backup', 'nas_rollback',
+                            'app_rollback'):
+                for how in ('ro', 'rw'):
+                    with self.subTest((share, context, how)):
+                        self.cycle(share, context, how)
 
 
 class NoRegistry(FsrvpCase):

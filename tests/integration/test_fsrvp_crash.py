@@ -60,12 +60,26 @@ class CrashCase(FsrvpCase):
 
 
 class Death(CrashCase):
-    def test_killed_after_every_step(self):
+    def kill_all(self):
+        """smbd and all of its helpers."""
+        for pid in self.workers():
+            lab.kill(pid)
+        self.server.kill()
+        self.client.close()
+        self.server.start()
+
+    def test_workers_killed_after_every_step(self):
+        self.after_every_step(self.kill_workers)
+
+    def test_all_killed_after_every_step(self):
+        self.after_every_step(self.kill_all)
+
+    def after_every_step(self, kill):
         old = lab.pattern(100000, 1)
         self.put('vm', 'disk.vhdx', old)
 
         def dies():
-            self.kill_workers()
+            kill()
             self.again()
 
         self.expect(OK, self.client.set_context(test_fsrvp.AUTO_RECOVERY))
@@ -100,10 +114,7 @@ class Death(CrashCase):
         old = lab.pattern(50000, 1)
         self.put('vm', 'disk.vhdx', old)
         set_id, (copy,), (name,) = self.take('vm')
-        for pid in self.workers():
-            lab.kill(pid)
-        self.server.kill()
-        self.server.start()
+        self.kill_all()
         self.again()
         file = self.connect(name).create('disk.vhdx', access=smb2.READ_ONLY,
                                          disposition=smb2.OPEN)

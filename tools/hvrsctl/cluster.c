@@ -30,7 +30,7 @@ static char *ctdb(TALLOC_CTX *mem_ctx, char *const argv[])
 	if (text == NULL || status != 0) {
 		fprintf(stderr, "hvrsctl: \"ctdb %s %s\" failed; is CTDB "
 			"running on this node, and is this root?\n", argv[1],
-			argv[2]);
+			argv[2] != NULL ? argv[2] : "");
 		return NULL;
 	}
 	return text;
@@ -59,8 +59,7 @@ static char *dump(TALLOC_CTX *mem_ctx, const char *name, bool persistent)
 		(char []) { "ctdb" }, (char []) { "catdb" }, look[2], NULL,
 	};
 	char *const node[] = {
-		(char []) { "ctdb" }, (char []) { "nodestatus" },
-		(char []) { "all" }, NULL,
+		(char []) { "ctdb" }, (char []) { "pnn" }, NULL,
 	};
 	int status = -1;
 
