@@ -129,6 +129,9 @@ int hvrs_job_begin(struct hvrs_job *job);
 void hvrs_job_thread(void *job);
 void hvrs_job_end(struct hvrs_job *job);
 
+/* Waits for jobs in threads to end, but no longer. */
+void hvrs_jobs_wait(uint32_t milliseconds);
+
 /* The usual finish: the job's error as a status, no output. */
 NTSTATUS hvrs_job_finish(struct hvrs_call *call, struct hvrs_job *job);
 

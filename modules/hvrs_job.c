@@ -52,6 +52,8 @@ enum {
 	JOB_ABANDONED,		/* by the request */
 };
 
+static int in_threads;		/* how many */
+
 static void job_close(struct hvrs_job *job)
 {
 	if (job->fd != -1 && !job->fd_is_lent) {
@@ -100,6 +102,7 @@ int hvrs_job_begin(struct hvrs_job *job)
 	if (error == 0) {
 		__atomic_store_n(&job->state, JOB_IN_THREAD,
 				 __ATOMIC_SEQ_CST);
+		__atomic_add_fetch(&in_threads, 1, __ATOMIC_SEQ_CST);
 	}
 	return error;
 }
@@ -115,11 +118,26 @@ void hvrs_job_thread(void *private_data)
 	if (was == JOB_ABANDONED) {
 		job_close(job);
 	}
+	__atomic_sub_fetch(&in_threads, 1, __ATOMIC_SEQ_CST);
+}
+
+void hvrs_jobs_wait(uint32_t milliseconds)
+{
+	while (milliseconds-- > 0 &&
+	       __atomic_load_n(&in_threads, __ATOMIC_SEQ_CST) > 0) {
+		usleep(MILLISECOND / 1000);
+	}
 }
 
 void hvrs_job_end(struct hvrs_job *job)
 {
-	__atomic_store_n(&job->state, JOB_DONE, __ATOMIC_SEQ_CST);
+	int was = __atomic_exchange_n(&job->state, JOB_DONE,
+				      __ATOMIC_SEQ_CST);
+
+	/* No thread ever had it. */
+	if (was == JOB_IN_THREAD) {
+		__atomic_sub_fetch(&in_threads, 1, __ATOMIC_SEQ_CST);
+	}
 }
 
 void hvrs_job_other(struct hvrs_job *job, struct files_struct *other)

@@ -136,17 +136,14 @@ static int open_token(struct hvrs_call *call, const struct token_id *id,
 		      struct token_record *_record, int *_lease)
 {
 	struct dom_sid_buf sid;
-	struct timespec ts = {};
-	uint64_t now = 0;
 	int ret = state_tokens_fetch(id, _record);
 
 	if (ret != 0) {
 		return ret;
 	}
-	clock_gettime(CLOCK_BOOTTIME, &ts);
-	now = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 	ret = token_record_check(_record, id,
-				 hvrs_offload_user(call->fsp, &sid), now);
+				 hvrs_offload_user(call->fsp, &sid),
+				 state_tokens_now());
 	return ret != 0 ? ret : hvrs_token_open(_record, _lease);
 }
 

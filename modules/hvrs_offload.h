@@ -84,6 +84,19 @@ int hvrs_pin_token(struct hvrs_pin *pin, struct tevent_context *ev,
 		   uint8_t token[TOKEN_SIZE]);
 
 /*
+ * Whether tokens of this process live; ends those whose time is over or that
+ * the limits took away.  *_next_ms: until the first of the others ends.
+ */
+bool hvrs_pins_tend(uint64_t *_next_ms);
+
+/*
+ * In a child of the process that gave the tokens, which has inherited their
+ * descriptors: their records name this process from now on.  False where the
+ * database cannot be had.
+ */
+bool hvrs_pins_inherit(void);
+
+/*
  * Opens what a record stands for, in whatever process of this machine it is
  * held.  A descriptor, or -EKEYREJECTED where that is gone or changed.
  * *_lease: a lease on the source, which is as good as the clone for as long
@@ -125,6 +138,27 @@ bool hvrs_lease_is_whole(int fd, uint64_t size);
 
 /* Waits for the clone of a broken lease.  0, EKEYREJECTED or ECANCELED. */
 int hvrs_lease_wait(int pin, const bool *stop);
+
+/*
+ * Before a fork: the thread serves no lease any more; waits where it is making
+ * a clone, for CLONE_SECONDS at most.
+ */
+void hvrs_leases_stop(void);
+
+/*
+ * After it, in the child: breaks of the leases are told to its only thread, by
+ * SIGIO, which then has hvrs_leases_serve() make the clones.
+ */
+void hvrs_leases_inherit(void);
+void hvrs_leases_serve(void);
+
+/* ---- a process for tokens (hvrs_offload_hold.c) ------------------------------- */
+
+/*
+ * Tokens outlive this process where it ends in order: at its exit a child takes
+ * over what they stand for.  Called whenever a token is given.
+ */
+void hvrs_hold_later(void);
 
 /* ---- the copy (hvrs_offload_copy.c) ------------------------------------------ */
 

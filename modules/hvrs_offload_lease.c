@@ -381,6 +381,54 @@ int hvrs_lease_wait(int pin, const bool *stop)
 	}
 }
 
+/* ---- a process that inherits them ------------------------------------------------ */
+
+static bool any_ends(void)
+{
+	const struct hvrs_lease *lease = NULL;
+
+	for (lease = leases; lease != NULL; lease = lease->next) {
+		if (lease->busy && !lease->over) {
+			return true;
+		}
+	}
+	return false;
+}
+
+void hvrs_leases_stop(void)
+{
+	pthread_mutex_lock(&mutex);
+	while (any_ends()) {
+		pthread_mutex_unlock(&mutex);
+		usleep(MILLISECOND_US);
+		pthread_mutex_lock(&mutex);
+	}
+}
+
+void hvrs_leases_inherit(void)
+{
+	struct f_owner_ex owner = { .type = F_OWNER_TID, .pid = getpid() };
+	const struct hvrs_lease *lease = NULL;
+
+	watcher_process = getpid();
+	watcher = getpid();
+	for (lease = leases; lease != NULL; lease = lease->next) {
+		if (!lease->over) {
+			(void)fcntl(lease->source, F_SETOWN_EX, &owner);
+		}
+	}
+	pthread_mutex_unlock(&mutex);
+}
+
+void hvrs_leases_serve(void)
+{
+	pthread_mutex_lock(&mutex);
+	while (serve_one()) {
+		continue;
+	}
+	pthread_mutex_unlock(&mutex);
+}
+
 /* ---- opens ------------------------------------------------------------------------------ */
 
 /*

@@ -1,8 +1,8 @@
 /*
- * What tokens stand for, held open by the process that gave them: the record
- * of a token names process and descriptor, and another process takes a copy of
- * that (pidfd_getfd(2)), as root for this one call.  So nothing has a name on
- * disk, and what is left by a crash is nothing.
+ * What tokens stand for, held open by the process that gave them, or its child:
+ * the record of a token names process and descriptor, and another process takes
+ * a copy of that (pidfd_getfd(2)), as root for this one call.  So nothing has a
+ * name on disk, and what is left by a crash is nothing.
  */
 #include "hvrs_offload.h"
 
@@ -28,6 +28,7 @@ struct held {
 	struct held *prev, *next;
 	struct hvrs_pin *pin;
 	struct token_id id;
+	uint64_t expires_ms;
 	struct tevent_timer *timer;
 };
 
@@ -226,7 +227,7 @@ static int join_lease(const struct token_record *record, int source)
 	return lease;
 }
 
-int hvrs_token_open(const struct token_record *record, int *_lease)
+static int open_held(const struct token_record *record, int *_lease)
 {
 	struct token_record again = {};
 	struct token_stamp stamp = {};
@@ -240,6 +241,10 @@ int hvrs_token_open(const struct token_record *record, int *_lease)
 	saved = errno;
 	if (fd != -1 && record->leased) {
 		source = take_from(record, record->source);
+		if (source == -1) {
+			close(fd);
+			fd = -1;
+		}
 	}
 	unbecome_root();
 	lease = join_lease(record, source);
@@ -269,15 +274,22 @@ int hvrs_token_open(const struct token_record *record, int *_lease)
 	return fd;
 }
 
-/* ---- tokens ------------------------------------------------------------------------- */
-
-static uint64_t now_ms(void)
+/* Tried again where another process has taken it over meanwhile. */
+int hvrs_token_open(const struct token_record *record, int *_lease)
 {
-	struct timespec ts = {};
+	struct token_record now = *record;
+	uint32_t process = 0;
+	int fd = -1;
 
-	clock_gettime(CLOCK_BOOTTIME, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+	do {
+		process = now.process;
+		fd = open_held(&now, _lease);
+	} while (fd < 0 && state_tokens_fetch(&record->id, &now) == 0 &&
+		 now.process != process);
+	return fd;
 }
+
+/* ---- tokens ------------------------------------------------------------------------- */
 
 static int held_destructor(struct held *held)
 {
@@ -299,32 +311,56 @@ static void held_expires(struct tevent_context *ev, struct tevent_timer *te,
 	TALLOC_FREE(held);
 }
 
-/* Whether the limits of all tokens took one of ours away. */
-static void drop_forgotten(void)
+bool hvrs_pins_tend(uint64_t *_next_ms)
 {
+	uint64_t now = state_tokens_now();
 	struct held *held = NULL;
 	struct held *next = NULL;
 	struct token_record record = {};
 
+	*_next_ms = UINT64_MAX;
 	for (held = all_held; held != NULL; held = next) {
 		next = held->next;
-		if (state_tokens_fetch(&held->id, &record) != 0) {
+		if (held->expires_ms <= now ||
+		    state_tokens_fetch(&held->id, &record) != 0) {
+			TALLOC_FREE(held);
+		} else {
+			*_next_ms = MIN(*_next_ms, held->expires_ms - now);
+		}
+	}
+	return all_held != NULL;
+}
+
+bool hvrs_pins_inherit(void)
+{
+	struct held *held = NULL;
+	struct held *next = NULL;
+
+	if (!state_tokens_reopen()) {
+		return false;
+	}
+	for (held = all_held; held != NULL; held = next) {
+		next = held->next;
+		if (state_tokens_move(&held->id, (uint32_t)getpid(),
+				      my_start()) != 0) {
 			TALLOC_FREE(held);
 		}
 	}
+	return true;
 }
 
 int hvrs_pin_token(struct hvrs_pin *pin, struct tevent_context *ev,
 		   const struct hvrs_token_wanted *wanted,
 		   uint8_t token[TOKEN_SIZE])
 {
+	uint64_t next_ms = 0;
 	const struct state_tokens_limits limits = {
 		.user = wanted->user_limit, .all = wanted->all_limit,
 		.pinned = wanted->pinned_limit,
 	};
 	struct token_record record = {
 		.bearer = wanted->bearer, .pinned = pin->what.pinned,
-		.created_ms = now_ms(), .offset = wanted->offset,
+		.created_ms = state_tokens_now(), .offset = wanted->offset,
 		.length = wanted->length, .process = (uint32_t)getpid(),
 		.started = my_start(), .descriptor = (uint32_t)pin->fd,
 	};
@@ -360,6 +396,7 @@ int hvrs_pin_token(struct hvrs_pin *pin, struct tevent_context *ev,
 	pin->tokens++;
 	held->pin = pin;
 	held->id = record.id;
+	held->expires_ms = record.expires_ms;
 	DLIST_ADD(all_held, held);
 	talloc_set_destructor(held, held_destructor);
 	held->timer = tevent_add_timer(
@@ -370,6 +407,7 @@ int hvrs_pin_token(struct hvrs_pin *pin, struct tevent_context *ev,
 		return -ENOMEM;
 	}
 	token_encode(&record.id, token);
-	drop_forgotten();
+	hvrs_pins_tend(&next_ms);
+	hvrs_hold_later();
 	return 0;
 }

@@ -11,13 +11,14 @@
 #define MANY 64
 
 /* One of this process, opened by the first that needs it. */
+static struct db_context *opened;
+
 static struct db_context *database(void)
 {
-	static struct db_context *db;
 	char *path = NULL;
 
-	if (db != NULL) {
-		return db;
+	if (opened != NULL) {
+		return opened;
 	}
 	/* A token stands for a descriptor, which another node has not. */
 	if (lp_clustering()) {
@@ -28,18 +29,32 @@ static struct db_context *database(void)
 		return NULL;
 	}
 	become_root();
-	db = db_open(NULL, path, 0,
-		     TDB_CLEAR_IF_FIRST | TDB_INCOMPATIBLE_HASH,
-		     O_RDWR | O_CREAT, 0600, DBWRAP_LOCK_ORDER_2,
-		     DBWRAP_FLAG_NONE);
+	opened = db_open(NULL, path, 0,
+			 TDB_CLEAR_IF_FIRST | TDB_INCOMPATIBLE_HASH,
+			 O_RDWR | O_CREAT, 0600, DBWRAP_LOCK_ORDER_2,
+			 DBWRAP_FLAG_NONE);
 	unbecome_root();
-	if (db == NULL) {
+	if (opened == NULL) {
 		DBG_ERR("hvrs: the database %s cannot be opened: %s. Offload "
 			"data transfer does not work until it can\n", path,
 			strerror(errno));
 	}
 	TALLOC_FREE(path);
-	return db;
+	return opened;
+}
+
+bool state_tokens_reopen(void)
+{
+	TALLOC_FREE(opened);
+	return database() != NULL;
+}
+
+uint64_t state_tokens_now(void)
+{
+	struct timespec ts = {};
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
 static TDB_DATA key_of(const struct token_id *id)
@@ -184,6 +199,38 @@ int state_tokens_fetch(const struct token_id *id, struct token_record *_record)
 	ret = token_record_decode(value.dptr, value.dsize, _record);
 	TALLOC_FREE(value.dptr);
 	return ret == 0 ? 0 : -EKEYREJECTED;
+}
+
+int state_tokens_move(const struct token_id *id, uint32_t process,
+		      uint64_t started)
+{
+	struct db_context *db = database();
+	struct db_record *locked = db == NULL ? NULL :
+		dbwrap_fetch_locked(db, talloc_tos(), key_of(id));
+	struct token_record record = {};
+	TDB_DATA value = {};
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+	int ret = -EKEYREJECTED;
+
+	if (locked == NULL) {
+		return ret;
+	}
+	value = dbwrap_record_get_value(locked);
+	if (token_record_decode(value.dptr, value.dsize, &record) == 0) {
+		record.process = process;
+		record.started = started;
+		ret = token_record_encode(talloc_tos(), &record, &bytes,
+					  &length);
+	}
+	if (ret == 0 && !NT_STATUS_IS_OK(dbwrap_record_store(
+				locked, make_tdb_data(bytes, length),
+				TDB_REPLACE))) {
+		ret = -EKEYREJECTED;
+	}
+	TALLOC_FREE(bytes);
+	TALLOC_FREE(locked);
+	return ret;
 }
 
 void state_tokens_delete(const struct token_id *id)

@@ -30,4 +30,14 @@ int state_tokens_fetch(const struct token_id *id,
 
 void state_tokens_delete(const struct token_id *id);
 
+/* The clock of all times in records, in milliseconds: since boot. */
+uint64_t state_tokens_now(void);
+
+/* In a child, which must not use what its parent has open.  Has to succeed. */
+bool state_tokens_reopen(void);
+
+/* Another process holds it.  0, or -EKEYREJECTED where there is no record. */
+int state_tokens_move(const struct token_id *id, uint32_t process,
+		      uint64_t started);
+
 #endif

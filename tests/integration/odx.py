@@ -1,5 +1,8 @@
-"""Wire forms of offload data transfer, [MS-FSCC] 2.3.41 to 2.3.44."""
+"""Wire forms of offload data transfer, [MS-FSCC] 2.3.41 to 2.3.44, and who
+holds tokens."""
 
+import glob
+import os
 import struct
 
 import smb2
@@ -11,6 +14,9 @@ OFFLOAD_WRITE = 0x00098268
 INVALID_TOKEN = 0xC0000465
 READ_FILE_NOT_SUPPORTED = 0xC000A2A3
 WRITE_FILE_NOT_SUPPORTED = 0xC000A2A4
+
+# Processes that hold tokens of clients that have gone.
+PLACES = 32
 
 ZERO = bytes.fromhex('FFFF0001 0000 01F8') + bytes(504)
 
@@ -66,3 +72,20 @@ def copy(source, target, offset, to, length):
         assert 0 < moved <= length - done, moved
         put(target, to + done, moved, token)
         done += moved
+
+
+def holders(server):
+    """Pids of those processes of a server."""
+    try:
+        places = os.stat(server.directory + '/lock/hvrs_tokens.holders')
+    except FileNotFoundError:
+        return set()
+    found = set()
+    for path in glob.glob('/proc/[0-9]*/fd/*'):
+        try:
+            stat = os.stat(path)
+        except OSError:
+            continue
+        if (stat.st_dev, stat.st_ino) == (places.st_dev, places.st_ino):
+            found.add(int(path.split('/')[2]))
+    return found

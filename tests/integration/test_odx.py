@@ -328,19 +328,6 @@ class Content(lab.Case):
             self.assert_bytes(data, target.read(0, 3 * MIB))
             target.close()
 
-    def test_dies_with_the_connection_that_gave_it(self):
-        data = lab.pattern(MIB, 1)
-        _, target = self.pair(data)
-        tree = self.connect()
-        _, _, token = odx.get(tree.create('t/from.vhdx'), 0, MIB)
-        tree.connection.close()
-        for _ in range(100):
-            status, _ = target.fsctl(OFFLOAD_WRITE, write(0, MIB, token), 16)
-            if status != OK:
-                break
-            time.sleep(0.05)
-        self.expect(INVALID_TOKEN, status)
-
     def test_holes_stay_holes(self):
         self.make('from.vhdx', size=64 * MIB)
         for at in (0, 10 * MIB, 63 * MIB):
@@ -951,6 +938,15 @@ class Opened:
         self.files = [None] * 3
         self.writes = [False] * 3
 
+    def connect(self, k, tree):
+        """Another connection in place of one that ends; its tokens live."""
+        self.trees[k].connection.close()
+        self.trees[k] = tree
+        for i in range(3):
+            if i % 2 == k:
+                self.files[i] = None
+                self.reopen(i, self.writes[i])
+
     def reopen(self, i, writes):
         if self.files[i] is not None:
             self.files[i].close()
@@ -1026,6 +1022,11 @@ class Model(lab.Case):
     def step(self, share, files, model, tokens):
         i, j = random.randrange(3), random.randrange(3)
         what = random.random()
+        if random.random() < 0.01 and \
+                len(odx.holders(self.server)) < odx.PLACES:
+            k = random.randrange(2)
+            files.connect(k, self.connect(share))
+            files.trees[k].connection.socket.settimeout(900)
         if what < 0.30:
             offset, length = self.part(model[i])
             data = random.randbytes(length)
