@@ -2,8 +2,9 @@
 # against the Samba it runs; "make install" builds for the Samba of this
 # machine instead (it needs that Samba's build dependencies, see README).
 
-RELEASE ?= trixie
-LAB_RUN  = LAB_RELEASE=$(RELEASE) ./lab run
+LAB_RELEASE ?= trixie
+export LAB_RELEASE
+LAB_RUN = ./lab run
 
 ifeq ($(HERE),)
 
@@ -15,8 +16,8 @@ demo check bench fuzz:
 
 # Debian packages for the Samba of the release, in build/deb/.
 deb:
-	@$(LAB_RUN) /hvrs/tests/lab/deb $(RELEASE)
-	@ls build/deb/$(RELEASE)/*.deb
+	@$(LAB_RUN) /hvrs/tests/lab/deb $(LAB_RELEASE)
+	@ls build/deb/$(LAB_RELEASE)/*.deb
 
 install:
 	@$(MAKE) HERE=1 HVRS_OUT=build/waf/here install
@@ -24,7 +25,7 @@ install:
 else
 
 SAMBA ?= /usr/src/hvrs-samba
-HVRS_OUT ?= build/waf/$(RELEASE)
+HVRS_OUT ?= build/waf/$(LAB_RELEASE)
 export HVRS_OUT
 WAF = python3 $(SAMBA)/tree/buildtools/bin/waf
 

@@ -11,7 +11,7 @@ VERSION = '0.1'
 top = '.'
 out = os.environ.get('HVRS_OUT', 'build/waf/here')
 
-SERIES = '4.22'
+SERIES = ('4.17', '4.22', '4.24')
 SUITES = ('check-unit', 'check-fuzz', 'fuzz')
 WARNINGS = ('-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes '
             '-Wpointer-arith -Wwrite-strings -Wformat=2 -Werror').split()
@@ -25,7 +25,8 @@ SANITIZE = ['-fsanitize=address,undefined', '-fno-sanitize-recover=all',
 WRAPPED = ['-Wl,--wrap=' + name for name in (
     'talloc_named_const', '_talloc_zero', '_talloc_array',
     '_talloc_zero_array', '_talloc_realloc_array', 'talloc_strdup',
-    '_tevent_create_immediate', '__tevent_req_create')]
+    '_tevent_create_immediate', '_tevent_req_create',
+    '__tevent_req_create')]
 FUZZ = ['-fsanitize=fuzzer-no-link,address,undefined',
         '-fno-sanitize-recover=all', '-g', '-O1']
 
@@ -47,10 +48,11 @@ def configure(conf):
         conf.fatal('%s holds no prepared Samba; run samba/prepare' % samba)
     conf.start_msg('Samba the modules are built for')
     plain = version.split(':')[-1]
-    if not plain.startswith(SERIES + '.'):
+    series = '.'.join(plain.split('.')[:2])
+    if series not in SERIES:
         conf.end_msg(plain, 'RED')
         conf.fatal('Samba %s is not supported: hvrs is built for %s'
-                   % (plain, SERIES))
+                   % (plain, ', '.join(SERIES)))
     conf.end_msg(plain)
     tree = os.path.join(samba, 'tree')
     conf.env.SAMBA_TREE = tree
@@ -63,17 +65,20 @@ def configure(conf):
                        '-DHVRS_VERSION="%s"' % VERSION] + WARNINGS
     conf.env.CFLAGS_SAMBA = ['-D_SAMBA_BUILD_=4', '-DHAVE_CONFIG_H=1',
                              '-D__STDC_WANT_LIB_EXT1__=1',
-                             '-DHVRS_SAMBA_SERIES="%s"' % SERIES,
+                             '-DHVRS_SAMBA_SERIES="%s"' % series,
                              '-DHVRS_SAMBA_BUILT="%s"' % plain]
-    for lib in ('talloc', 'tevent', 'liburing', 'cmocka', 'libsmb2', 'popt',
+    for lib in ('talloc', 'tevent', 'liburing', 'cmocka', 'popt',
                 'jansson', 'libcap', 'nettle', 'tdb'):
         conf.check_cfg(package=lib, args='--cflags --libs',
                        uselib_store=lib.upper())
+    # For benchmarks alone; Debian 12 has none.
+    conf.check_cfg(package='libsmb2', args='--cflags --libs',
+                   uselib_store='LIBSMB2', mandatory=False)
     modules = _modules_dir(conf)
     conf.env.VFSDIR = os.path.join(modules, 'vfs')
     conf.env.HVRSDIR = os.path.join(modules, 'hvrs')
-    conf.env.PRIVATEDIR = _folder_of(
-        conf, 'libRPC-WORKER-private-samba.so.0', modules)
+    conf.env.PRIVATEDIR = modules
+    conf.env.PRIVATE = _private_name(conf, modules)
     conf.env.LIBEXECDIR = _folder_of(
         conf, 'rpcd_classic', '/usr/libexec/samba', '/usr/lib/samba', modules)
 
@@ -84,6 +89,15 @@ def _modules_dir(conf):
         if line.strip().startswith('MODULESDIR:'):
             return line.split(':', 1)[1].strip()
     conf.fatal('"smbd -b" does not tell its MODULESDIR')
+
+
+# What Debian's private libraries end in: libsmbd-base-samba4.so.0 in Debian 12.
+def _private_name(conf, folder):
+    for name in ('private-samba', 'samba4'):
+        if os.path.exists(os.path.join(
+                folder, 'libRPC-WORKER-%s.so.0' % name)):
+            return name
+    conf.fatal('no libRPC-WORKER-*.so.0 of Samba in ' + folder)
 
 
 def _folder_of(conf, name, *folders):
@@ -150,7 +164,8 @@ def _fsrvp(bld, libs):
     bld.program(target='bin/rpcd_fsrvp',
                 source='rpc_server/fsrvp/launcher.c', lib=['dl'],
                 cflags=['-DHVRS_LIBDIR="%s"' % bld.env.HVRSDIR,
-                        '-DHVRS_PRIVATE_LIBDIR="%s"' % bld.env.PRIVATEDIR],
+                        '-DHVRS_PRIVATE_LIBDIR="%s"' % bld.env.PRIVATEDIR,
+                        '-DHVRS_PRIVATE_NAME="%s"' % bld.env.PRIVATE],
                 install_path=None)
     # Samba starts what is called rpcd_* there; ours takes the stock one's
     # place (a package would divert it).
@@ -194,14 +209,14 @@ def _tools(bld, libs):
 
 
 def _bench(bld, libs):
-    sources = bld.path.ant_glob('bench/*.c')
-    if sources:
-        bld.program(target='bin/bench-load', source=sources, use='LIBSMB2',
+    if bld.env.LIB_LIBSMB2:
+        bld.program(target='bin/bench-load',
+                    source=bld.path.ant_glob('bench/*.c'), use='LIBSMB2',
                     install_path=None)
-        for name in ('vhdx', 'changes'):
-            bld.program(target='bin/bench-' + name,
-                        source='bench/disk/%s.c' % name, includes='lib',
-                        use='hvrs_lib ' + libs, install_path=None)
+    for name in ('vhdx', 'changes'):
+        bld.program(target='bin/bench-' + name,
+                    source='bench/disk/%s.c' % name, includes='lib',
+                    use='hvrs_lib ' + libs, install_path=None)
 
 
 def _unit_tests(bld, libs, lib_sources):
@@ -254,7 +269,7 @@ def _fuzz_fsrvp(bld, env):
                            '-Wl,-rpath,' + env.PRIVATEDIR,
                            '-Wl,-rpath-link,' + env.PRIVATEDIR],
                 libpath=[env.PRIVATEDIR],
-                lib=[':libsmbd-base-private-samba.so.0',
+                lib=[':libsmbd-base-%s.so.0' % env.PRIVATE,
                      ':libdcerpc-server-core.so.0'],
                 idx=104, use='hvrs_lib_fuzz SAMBA TALLOC TEVENT LIBURING',
                 install_path=None)

@@ -105,6 +105,7 @@ struct hvrs_job {
 	bool sync;		/* make it durable before the answer */
 	bool modifies;		/* changes the content of the file */
 	bool marks_late;	/* smbd notes that after the work */
+	struct series_modify modify;
 	bool brief;		/* too short to be worth a thread */
 	int error;		/* errno of the work, 0 when it went well */
 	bool stop;		/* the client is gone: end early */
@@ -201,14 +202,6 @@ NTSTATUS hvrs_file_regions(struct hvrs_call *call);
 NTSTATUS hvrs_resilient(struct hvrs_call *call);
 NTSTATUS hvrs_offload_read(struct hvrs_call *call);
 NTSTATUS hvrs_offload_write(struct hvrs_call *call);
-
-/*
- * On a cluster, the folder of a share that its tokens' files lie in; begins to
- * remove those that nobody needs, for as long as the share lives
- * (hvrs_offload_folder.c).
- */
-#define HVRS_TOKENS_FOLDER ".hvrs-tokens"
-void hvrs_folder_begin(struct hvrs_share *share, struct connection_struct *conn);
 
 /*
  * An open for writing that waits for a lease of ours (hvrs_offload_lease.c) is

@@ -258,7 +258,7 @@ static NTSTATUS check_opens(struct hvrs_call *call,
 	if (target->fsp_flags.is_directory) {
 		return NT_STATUS_NOT_SUPPORTED;
 	}
-	status = check_any_access_fsp(target, FILE_WRITE_DATA |
+	status = series_check_any_access(target, FILE_WRITE_DATA |
 				      SEC_FILE_APPEND_DATA);
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
@@ -269,7 +269,7 @@ static NTSTATUS check_opens(struct hvrs_call *call,
 	    source->fsp_flags.is_pathref || fsp_get_io_fd(source) == -1) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}
-	status = check_any_access_fsp(source, FILE_READ_DATA);
+	status = series_check_any_access(source, FILE_READ_DATA);
 	return NT_STATUS_IS_OK(status) ? status : NT_STATUS_INVALID_PARAMETER;
 }
 

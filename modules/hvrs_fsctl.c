@@ -107,10 +107,8 @@ static NTSTATUS call_end(struct hvrs_call *call)
 	struct hvrs_job *job = call->job;
 	NTSTATUS status = job->finish(call, job);
 
-	if (job->modifies && job->marks_late) {
-		mark_file_modified(call->fsp);
-	}
 	if (job->modifies) {
+		series_modify_end(call->fsp, job->marks_late, &job->modify);
 		contend_level2_oplocks_end(call->fsp, LEVEL2_CONTEND_WRITE);
 	}
 	return status;
@@ -186,7 +184,7 @@ static NTSTATUS call_start_later(struct hvrs_call *call,
 	DLIST_ADD(all_running, running);
 	talloc_set_destructor(running, running_destructor);
 	if (call->job->other != NULL &&
-	    aio_add_req_to_fsp(call->job->other, pass->req) == NULL) {
+	    !series_aio_add(call->job->other, pass->req)) {
 		return NT_STATUS_NO_MEMORY;
 	}
 	error = hvrs_job_begin(call->job);
@@ -218,9 +216,8 @@ static NTSTATUS call_run(struct hvrs_call *call,
 	}
 	if (call->job->modifies) {
 		contend_level2_oplocks_begin(call->fsp, LEVEL2_CONTEND_WRITE);
-		if (!call->job->marks_late) {
-			mark_file_modified(call->fsp);
-		}
+		series_modify_begin(call->fsp, call->job->marks_late,
+				    &call->job->modify);
 		call->job->freeze = call->share->freeze;
 	}
 	if (pass != NULL && (call->job->sync || !call->job->brief ||
@@ -366,9 +363,7 @@ bool hvrs_range_locked(struct files_struct *fsp, uint64_t offset,
 {
 	struct lock_struct lock = {};
 
-	init_strict_lock_struct(fsp, fsp->op->global->open_persistent_id,
-				offset, length, WRITE_LOCK,
-				lp_posix_cifsu_locktype(fsp), &lock);
+	series_strict_lock(fsp, offset, length, WRITE_LOCK, &lock);
 	return !SMB_VFS_STRICT_LOCK_CHECK(fsp->conn, fsp, &lock);
 }
 
@@ -380,7 +375,7 @@ NTSTATUS hvrs_check_write(struct files_struct *fsp)
 	if (!CAN_WRITE(fsp->conn) || fsp->fsp_name->twrp != 0) {
 		return NT_STATUS_MEDIA_WRITE_PROTECTED;
 	}
-	return check_any_access_fsp(fsp, FILE_WRITE_DATA);
+	return series_check_any_access(fsp, FILE_WRITE_DATA);
 }
 
 bool hvrs_call_output(struct hvrs_call *call, size_t length)
@@ -405,6 +400,5 @@ NTSTATUS hvrs_file_size(struct files_struct *fsp, uint64_t *_size)
 
 bool hvrs_file_sparse(struct files_struct *fsp)
 {
-	fsp->fsp_name->st.cached_dos_attributes = FILE_ATTRIBUTE_INVALID;
-	return (fdos_mode(fsp) & FILE_ATTRIBUTE_SPARSE) != 0;
+	return (series_dos_mode(fsp) & FILE_ATTRIBUTE_SPARSE) != 0;
 }

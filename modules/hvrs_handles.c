@@ -218,7 +218,7 @@ struct hvrs_open *hvrs_open_create(struct vfs_handle_struct *handle,
 		r->flags |= HANDLE_DEVICE_STAT;
 	}
 	r->access = fsp->access_mask;
-	r->private_options = fh_get_private_options(fsp->fh);
+	r->private_options = series_private_options(fsp);
 	r->uid = (uint32_t)get_current_uid(fsp->conn);
 	r->open_time = timeval_to_nttime(&fsp->open_time);
 	r->allocation = fsp->initial_allocation_size;
@@ -501,13 +501,10 @@ NTSTATUS hvrs_durable_disconnect(struct vfs_handle_struct *handle,
 		/* Nobody was told that it would be kept. */
 		return NT_STATUS_NOT_SUPPORTED;
 	}
-	if (fsp->update_write_time_event != NULL) {
-		fsp_flush_write_time_update(fsp);
-	}
+	series_write_time_flush(fsp);
 	hvrs_tunnel_disconnect(fsp);
 	begin_to_wait(fsp, open);
-	status = share_mode_do_locked_vfs_denied(fsp->file_id,
-						 mark_disconnected, fsp);
+	status = series_entry_do(fsp->file_id, mark_disconnected, fsp);
 	if (!NT_STATUS_IS_OK(status)) {
 		DBG_WARNING("hvrs: %s: %s\n", fsp_str_dbg(fsp),
 			    nt_errstr(status));
@@ -624,10 +621,17 @@ void hvrs_handles_apply(const struct hvrs_share *share,
 	}
 }
 
+static bool is_kept_share(struct smbd_smb2_request *req)
+{
+	return req->tcon != NULL &&
+		hvrs_handles_instance(req->tcon->compat) != NULL;
+}
+
 static const struct hooks_handles handles_client = {
 	.open = hvrs_handles_open,
 	.reply = hvrs_handles_reply,
 	.wait = hvrs_handles_wait,
+	.is_kept_share = is_kept_share,
 	.lost = hvrs_handles_lost,
 	.request = hvrs_parts_request,
 	.recreate = hvrs_handles_recreate,

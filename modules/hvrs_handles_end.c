@@ -18,7 +18,6 @@
 #include "locking/proto.h"
 #include "serverid.h"
 #include "smbd/smbXsrv_open.h"
-#include "smbd/smbXsrv_session.h"
 
 #define CLOSE_REMOTE_MS 3000
 #define PROCESS_END_MS 5000
@@ -340,8 +339,7 @@ void hvrs_handle_end(struct state_handle *h)
 	if (lck != NULL) {
 		share_mode_forall_entries(lck, end_entry_fn, &end);
 		if (end.ours) {
-			del_share_mode_open_id(lck, end.pid,
-					       end.share_file_id);
+			series_entry_del(lck, end.pid, end.share_file_id);
 		}
 	}
 	if ((r->flags & HANDLE_LEASE) != 0) {

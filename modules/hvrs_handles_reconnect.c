@@ -422,9 +422,8 @@ static void rebuild_locked(struct share_mode_lock *lck, bool *keep_locked,
 	/* What an orderly end or a crash left, or nothing. */
 	share_mode_forall_entries(lck, find_entry_fn, &find);
 	if (find.found) {
-		ok = reset_share_mode_entry(lck, find.pid, find.share_file_id,
-					    rebuild->me, rebuild->smb1req->mid,
-					    fh_get_gen_id(fsp->fh));
+		ok = series_entry_reset(lck, find.pid, find.share_file_id,
+					fsp, rebuild->smb1req->mid);
 	} else {
 		ok = set_share_mode(lck, fsp, r->uid, rebuild->smb1req->mid,
 				    (uint16_t)r->oplock, &key, r->sharing,
@@ -470,7 +469,7 @@ static NTSTATUS rebuild_open(struct rebuild *rebuild,
 	struct file_id file = {};
 	NTSTATUS status = NT_STATUS_OK;
 
-	fh_set_private_options(fsp->fh, r->private_options);
+	series_private_options_set(fsp, r->private_options);
 	fh_set_position_information(fsp->fh, r->position);
 	nttime_to_timeval(&fsp->open_time, r->open_time);
 	fsp->access_mask = r->access;
@@ -519,9 +518,7 @@ static NTSTATUS rebuild_file(struct vfs_handle_struct *handle,
 			     struct files_struct *dirfsp,
 			     struct smb_filename *rel)
 {
-	struct share_mode_entry_prepare_state prepare = {};
 	struct files_struct *fsp = rebuild->fsp;
-	struct timespec written = fsp->fsp_name->st.st_ex_mtime;
 	struct hvrs_open *open = NULL;
 	NTSTATUS status = rebuild_open(rebuild, dirfsp, rel);
 
@@ -530,9 +527,7 @@ static NTSTATUS rebuild_file(struct vfs_handle_struct *handle,
 	}
 	op->compat = fsp;
 	fsp->op = op;
-	status = share_mode_entry_prepare_lock_add(
-		&prepare, fsp->file_id, handle->conn->connectpath,
-		fsp->fsp_name, &written, rebuild_locked, rebuild);
+	status = series_entry_lock(fsp, rebuild_locked, rebuild);
 	if (NT_STATUS_IS_OK(status)) {
 		status = rebuild->status;
 	}
@@ -591,9 +586,8 @@ static NTSTATUS rebuild_start(struct vfs_handle_struct *handle,
 	if (name == NULL) {
 		return status;
 	}
-	status = filename_convert_dirfsp_rel(
-		talloc_tos(), conn, conn->cwd_fsp, name, UCF_LCOMP_LNK_OK, 0,
-		_dirfsp, &smb_fname, _rel);
+	status = series_convert(talloc_tos(), conn, name, _dirfsp, &smb_fname,
+				_rel);
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
@@ -603,20 +597,20 @@ static NTSTATUS rebuild_start(struct vfs_handle_struct *handle,
 	    file.extid != r->extra) {
 		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
 	}
-	status = fsp_new(conn, conn, &rebuild->fsp);
-	if (!NT_STATUS_IS_OK(status)) {
-		return status;
+	rebuild->fsp = series_fsp_new(conn);
+	if (rebuild->fsp == NULL) {
+		return NT_STATUS_NO_MEMORY;
 	}
 	rebuild->fsp->file_id = file;
 	rebuild->fsp->file_pid = rebuild->smb1req->smbpid;
 	rebuild->fsp->vuid = rebuild->smb1req->vuid;
 	rebuild->fsp->fnum = fnum;
-	fsp_set_gen_id(rebuild->fsp);
-	status = fsp_set_smb_fname(rebuild->fsp, smb_fname);
-	if (!NT_STATUS_IS_OK(status)) {
+	series_fsp_number(rebuild->fsp, r->id);
+	if (!series_fsp_name(rebuild->fsp, smb_fname)) {
 		file_free(rebuild->smb1req, rebuild->fsp);
+		return NT_STATUS_NO_MEMORY;
 	}
-	return status;
+	return NT_STATUS_OK;
 }
 
 NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,

@@ -78,7 +78,7 @@ static struct hvrs_open *make_resilient(struct hvrs_call *call)
 	r = &open->h.record;
 	r->sharing = sharing;
 	r->desired_access = r->access;
-	r->create_action = fsp->op->create_action;
+	r->create_action = series_create_action(fsp->op);
 	return open;
 }
 

@@ -15,7 +15,6 @@
 
 #include "lib/global_contexts.h"
 #include "lib/util/server_id.h"
-#include "lib/util/util_process.h"
 #include "serverid.h"
 
 #define SWEEP_MS 5000
@@ -216,12 +215,11 @@ static void keeper(void)
 	struct tevent_context *ev = global_event_context();
 	NTSTATUS status = NT_STATUS_OK;
 
-	status = reinit_after_fork(global_messaging_context(), ev, false);
+	status = series_be_keeper(global_messaging_context(), ev);
 	if (!NT_STATUS_IS_OK(status)) {
 		_exit(1);
 	}
 	close_connections();
-	process_set_title("smbd-hvrs", "hvrs keeper");
 	reopen_logs();
 	sweep_often(ev, &interval_ms);
 	while (true) {

@@ -30,7 +30,7 @@ static NTSTATUS integrity_set(struct hvrs_call *call, int ret, uint32_t access)
 	if (!CAN_WRITE(call->fsp->conn) || call->fsp->fsp_name->twrp != 0) {
 		return NT_STATUS_MEDIA_WRITE_PROTECTED;
 	}
-	status = check_any_access_fsp(call->fsp, access);
+	status = series_check_any_access(call->fsp, access);
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}

@@ -55,8 +55,8 @@ static void report_unknown_options(const char *share, int snum)
 {
 	struct unknown_search search = { .share = share, .snum = snum };
 
-	lp_wi_scan_share_parametrics(snum, "^hvrs[[:space:]]*:", 1,
-				     report_unknown, &search);
+	series_share_options(snum, "^hvrs[[:space:]]*:", report_unknown,
+			     &search);
 	search.global = true;
 	search.snum = GLOBAL_SECTION_SNUM;
 	lp_wi_scan_global_parametrics("^hvrs[[:space:]]*:", 1, report_unknown,
@@ -198,7 +198,7 @@ static bool can_local(const struct hvrs_share *share, int snum)
 static bool can_clone(const struct hvrs_share *share, int snum)
 {
 	(void)snum;
-	return share->probe.clone;
+	return share->probe.clone && (series_clones() || hooks_active());
 }
 
 static bool can_sparse(const struct hvrs_share *share, int snum)
@@ -246,7 +246,8 @@ static const struct feature features[] = {
 	  "the files are not on a file system of this machine" },
 	{ OPTION_BLOCK_CLONING, HVRS_PART_EXTENTS, can_clone,
 	  "the file system cannot share blocks between files (XFS made with "
-	  "reflink=1 and btrfs can)" },
+	  "reflink=1 and btrfs can), or the core hooks are off, without which "
+	  "this Samba does not ask it to" },
 	{ OPTION_SPARSE, HVRS_PART_FSCTL, can_sparse,
 	  "the file system has no holes that can be found, or the share has "
 	  "store dos attributes = no" },
@@ -273,20 +274,14 @@ static const struct feature features[] = {
 };
 
 /*
- * What keeps state that only one machine has: the index of handles, the fence
- * of a shared disk, the freeze of a snapshot; and what lies in files that
- * another node may see late.  Through that it would be wrong without a word.
+ * What keeps state that only one machine has: the index of handles, the
+ * descriptor behind a token, the fence of a shared disk, the freeze of a
+ * snapshot.  Through another node it would be wrong without a word.
  */
 static const enum option_id one_machine[] = {
 	OPTION_PERSISTENT, OPTION_RESILIENT, OPTION_OFFLOAD,
 	OPTION_SHARED_DISKS, OPTION_REMOTE_VSS,
 };
-
-static bool works_on_cluster(const struct hvrs_share *share, enum option_id id)
-{
-	return id == OPTION_OFFLOAD &&
-		share->asked[OPTION_COHERENT] == OPTION_YES;
-}
 
 static void refuse_on_cluster(struct hvrs_share *share)
 {
@@ -299,9 +294,6 @@ static void refuse_on_cluster(struct hvrs_share *share)
 	for (i = 0; i < ARRAY_SIZE(one_machine); i++) {
 		enum option_id id = one_machine[i];
 
-		if (works_on_cluster(share, id)) {
-			continue;
-		}
 		if (share->asked[id] != OPTION_NO && list != NULL) {
 			list = talloc_asprintf_append(
 				list, "%s%s", list[0] != '\0' ? ", " : "",
@@ -312,8 +304,7 @@ static void refuse_on_cluster(struct hvrs_share *share)
 	}
 	if (list == NULL || list[0] != '\0') {
 		DBG_ERR("hvrs: share %s: clustering = yes: off, because it "
-			"works on a single machine only, or needs hvrs:coherent "
-			"file system = yes: %s\n", share->name,
+			"works on a single machine only: %s\n", share->name,
 			list != NULL ? list : "much");
 	}
 	TALLOC_FREE(list);
@@ -376,11 +367,10 @@ static void log_features(const struct hvrs_share *share)
 }
 
 /*
- * Clients do not reach the folder that snapshots or tokens lie in, whatever
- * their rights there: what the share's owner could rename would not be root's
- * any more.  name: with slashes around it.
+ * Clients do not reach the folder that snapshots lie in, whatever their rights
+ * there: what the share's owner could rename would not be root's any more.
  */
-static void hide(const struct connection_struct *conn, const char *name)
+static void hide_snapshots(const struct connection_struct *conn)
 {
 	int snum = SNUM(conn);
 	const struct loadparm_substitution *lp_sub =
@@ -388,13 +378,14 @@ static void hide(const struct connection_struct *conn, const char *name)
 	const char *veto = lp_veto_files(talloc_tos(), lp_sub, snum);
 	char *more = NULL;
 
-	if (veto != NULL && strstr(veto, name) != NULL) {
+	if (veto != NULL && strstr(veto, "/.snapshots/") != NULL) {
 		return;
 	}
-	more = talloc_asprintf(talloc_tos(), "%s%s", veto != NULL ? veto : "",
+	more = talloc_asprintf(talloc_tos(), "%s%s.snapshots/",
+			       veto != NULL ? veto : "",
 			       veto != NULL && veto[0] != '\0' &&
 				       veto[strlen(veto) - 1] == '/'
-				       ? name + 1 : name);
+				       ? "" : "/");
 	if (more != NULL) {
 		lp_do_parameter(snum, "veto files", more);
 	}
@@ -446,16 +437,12 @@ struct hvrs_share *hvrs_share_create(TALLOC_CTX *mem_ctx,
 	}
 	hvrs_sectors_apply(share, conn);
 	if (share->asked[OPTION_REMOTE_VSS] != OPTION_NO) {
-		hide(conn, "/.snapshots/");
+		hide_snapshots(conn);
 		show_previous_versions(conn);
 	}
 	if (share->asked[OPTION_REMOTE_VSS] != OPTION_NO &&
 	    share->probe.clone) {
 		share->freeze = hvrs_freeze_open(conn->connectpath);
-	}
-	if (share->on[OPTION_OFFLOAD] && lp_clustering()) {
-		hide(conn, "/" HVRS_TOKENS_FOLDER "/");
-		hvrs_folder_begin(share, conn);
 	}
 	return share;
 }

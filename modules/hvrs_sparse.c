@@ -69,7 +69,7 @@ NTSTATUS hvrs_set_sparse(struct hvrs_call *call)
 	if (!CAN_WRITE(call->fsp->conn) || call->fsp->fsp_name->twrp != 0) {
 		return NT_STATUS_MEDIA_WRITE_PROTECTED;
 	}
-	status = check_any_access_fsp(call->fsp, FILE_WRITE_DATA |
+	status = series_check_any_access(call->fsp, FILE_WRITE_DATA |
 				      FILE_WRITE_ATTRIBUTES |
 				      SEC_FILE_APPEND_DATA);
 	if (!NT_STATUS_IS_OK(status)) {
@@ -187,7 +187,7 @@ NTSTATUS hvrs_allocated_ranges(struct hvrs_call *call)
 	if (call->fsp->fsp_flags.is_directory) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}
-	status = check_any_access_fsp(call->fsp, FILE_READ_DATA);
+	status = series_check_any_access(call->fsp, FILE_READ_DATA);
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}

@@ -1,5 +1,5 @@
 /*
- * Core hooks for Samba 4.22: the replacements that plt.c puts in place.
+ * Core hooks: the replacements that plt.c puts in place.
  */
 #include "hooks.h"
 #include "hooks_handles.h"
@@ -14,21 +14,23 @@ static struct tevent_req *(*core_ioctl_filesys)(
 
 static NTSTATUS (*core_do_qfsinfo)(
 	struct smbXsrv_connection *, connection_struct *, TALLOC_CTX *,
-	uint16_t, uint16_t, unsigned int, size_t *, struct files_struct *,
-	struct smb_filename *, char **, int *);
+	uint16_t, uint16_t, unsigned int, size_t *,
+	FROM_4_22(struct files_struct *) struct smb_filename *, char **,
+	int *);
 
 static NTSTATUS (*core_do_qfilepathinfo)(
 	connection_struct *, TALLOC_CTX *, struct smb_request *, uint16_t,
-	files_struct *, struct smb_filename *, bool, struct timespec,
-	struct ea_list *, uint16_t, unsigned int, size_t *, char **,
-	unsigned int *);
+	files_struct *, struct smb_filename *, bool,
+	TO_4_22(struct timespec) struct ea_list *, TO_4_17(int, char *)
+	uint16_t, unsigned int, size_t *, char **, unsigned int *);
 
-static uint32_t (*core_create_ucf_flags)(struct smb_request *, uint32_t,
-					 uint32_t);
+static uint32_t (*core_create_ucf_flags)(
+	struct smb_request *, FROM_4_22(uint32_t) uint32_t);
 static NTSTATUS (*core_convert)(TALLOC_CTX *, connection_struct *,
 				const char *, uint32_t, NTTIME,
 				struct files_struct **,
 				struct smb_filename **);
+#if SERIES_IS(SERIES_4_22)
 static NTSTATUS (*core_convert_nosymlink)(TALLOC_CTX *, connection_struct *,
 					  struct files_struct *, const char *,
 					  uint32_t, NTTIME,
@@ -36,6 +38,7 @@ static NTSTATUS (*core_convert_nosymlink)(TALLOC_CTX *, connection_struct *,
 					  struct smb_filename **,
 					  struct smb_filename **,
 					  struct reparse_data_buffer **);
+#endif
 static NTSTATUS (*core_aio_read)(connection_struct *, struct smb_request *,
 				 files_struct *, TALLOC_CTX *, DATA_BLOB *,
 				 off_t, size_t);
@@ -50,12 +53,11 @@ static NTSTATUS (*core_aio_write)(connection_struct *, struct smb_request *,
  */
 static bool name_is_of_create;
 
-static uint32_t hooked_create_ucf_flags(struct smb_request *req,
-					uint32_t disposition,
-					uint32_t options)
+static uint32_t hooked_create_ucf_flags(
+	struct smb_request *req, FROM_4_22(uint32_t disposition) uint32_t last)
 {
 	name_is_of_create = true;
-	return core_create_ucf_flags(req, disposition, options);
+	return core_create_ucf_flags(req, FROM_4_22(disposition) last);
 }
 
 /* The name without its suffix, or NULL where it has none. */
@@ -92,6 +94,7 @@ static NTSTATUS hooked_convert(TALLOC_CTX *mem_ctx, connection_struct *conn,
 	return status;
 }
 
+#if SERIES_IS(SERIES_4_22)
 static NTSTATUS hooked_convert_nosymlink(
 	TALLOC_CTX *mem_ctx, connection_struct *conn,
 	struct files_struct *base, const char *name, uint32_t flags,
@@ -110,6 +113,7 @@ static NTSTATUS hooked_convert_nosymlink(
 	TALLOC_FREE(cut);
 	return status;
 }
+#endif
 
 /* ---- READ and WRITE ------------------------------------------------------------ */
 
@@ -157,18 +161,51 @@ static struct tevent_req *hooked_ioctl_filesys(
 	return req;
 }
 
+#if !SERIES_IS(SERIES_4_22)
+/*
+ * [MS-FSCC] 2.5.7: what later ones say themselves, by the same parameters.
+ * SMB_FS_SECTOR_SIZE_INFORMATION begins with the four sizes.
+ */
+static void sector_sizes(struct connection_struct *conn, uint16_t level,
+			 uint8_t *data, size_t length)
+{
+	static const char *const names[] = {
+		"logical bytes per sector", "aligned bytes per sector",
+		"performance bytes per sector",
+		"effective aligned bytes per sector",
+	};
+	size_t i = 0;
+
+	if (level != SMB_FS_SECTOR_SIZE_INFORMATION ||
+	    length < sizeof(uint32_t) * ARRAY_SIZE(names)) {
+		return;
+	}
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		uint32_t size = (uint32_t)lp_parm_ulong(
+			SNUM(conn), "fs", names[i], IVAL(data, 4 * i));
+
+		SIVAL(data, 4 * i, size);
+	}
+}
+#endif
+
 static NTSTATUS hooked_do_qfsinfo(
 	struct smbXsrv_connection *xconn, connection_struct *conn,
 	TALLOC_CTX *mem_ctx, uint16_t level, uint16_t flags2,
-	unsigned int max_data, size_t *fixed, struct files_struct *fsp,
-	struct smb_filename *fname, char **data, int *length)
+	unsigned int max_data, size_t *fixed,
+	FROM_4_22(struct files_struct *fsp) struct smb_filename *fname,
+	char **data, int *length)
 {
 	NTSTATUS status = NT_STATUS_OK;
 
 	hooks_client->fs_info_begin(conn);
 	status = core_do_qfsinfo(xconn, conn, mem_ctx, level, flags2,
-				 max_data, fixed, fsp, fname, data, length);
+				 max_data, fixed, FROM_4_22(fsp) fname, data,
+				 length);
 	if (NT_STATUS_IS_OK(status) && *length > 0) {
+#if !SERIES_IS(SERIES_4_22)
+		sector_sizes(conn, level, (uint8_t *)*data, (size_t)*length);
+#endif
 		hooks_client->fs_info_end(conn, level, (uint8_t *)*data,
 					  (size_t)*length);
 	}
@@ -178,7 +215,8 @@ static NTSTATUS hooked_do_qfsinfo(
 static NTSTATUS hooked_do_qfilepathinfo(
 	connection_struct *conn, TALLOC_CTX *mem_ctx, struct smb_request *req,
 	uint16_t level, files_struct *fsp, struct smb_filename *fname,
-	bool delete_pending, struct timespec write_time, struct ea_list *eas,
+	bool delete_pending, TO_4_22(struct timespec write_time)
+	struct ea_list *eas, TO_4_17(int lock_count, char *lock_data)
 	uint16_t flags2, unsigned int max_data, size_t *fixed, char **data,
 	unsigned int *length)
 {
@@ -192,8 +230,8 @@ static NTSTATUS hooked_do_qfilepathinfo(
 	if (NT_STATUS_IS_OK(status)) {
 		status = core_do_qfilepathinfo(
 			conn, mem_ctx, req, level, fsp, fname, delete_pending,
-			write_time, eas, flags2, max_data, fixed, data,
-			length);
+			TO_4_22(write_time) eas, TO_4_17(lock_count, lock_data)
+			flags2, max_data, fixed, data, length);
 	}
 	fname->st = real;
 	return status;
@@ -212,9 +250,11 @@ void hooks_install(const struct hooks_client *client)
 		  (void **)&core_create_ucf_flags },
 		{ "filename_convert_dirfsp", hooked_convert,
 		  (void **)&core_convert },
+#if SERIES_IS(SERIES_4_22)
 		{ "filename_convert_dirfsp_nosymlink",
 		  hooked_convert_nosymlink,
 		  (void **)&core_convert_nosymlink },
+#endif
 		{ "schedule_smb2_aio_read", hooked_aio_read,
 		  (void **)&core_aio_read },
 		{ "schedule_aio_smb2_write", hooked_aio_write,

@@ -1,5 +1,5 @@
 /*
- * The replacements for Samba 4.22.
+ * The replacements.
  */
 #include "hooks_handles.h"
 #include "step.h"
@@ -29,10 +29,11 @@ static NTSTATUS (*core_create_file)(
 static NTSTATUS (*core_process_create)(struct smbd_smb2_request *);
 static NTSTATUS (*core_done)(struct smbd_smb2_request *, NTSTATUS, DATA_BLOB,
 			     DATA_BLOB *, const char *);
-static NTSTATUS (*core_recreate)(struct smbXsrv_connection *,
-				 struct auth_session_info *, uint64_t,
-				 const struct GUID *, NTTIME,
-				 struct smbXsrv_open **);
+static NTSTATUS (*core_recreate)(
+	struct smbXsrv_connection *, TO_4_22(struct auth_session_info *)
+	FROM_4_24(struct smbXsrv_session *, struct smbXsrv_tcon *) uint64_t,
+	const struct GUID *, FROM_4_24(const struct smb2_lease_key *) NTTIME,
+	struct smbXsrv_open **);
 static void (*core_terminate)(struct smbXsrv_connection *, const char *,
 			      const char *);
 static NTSTATUS (*core_close)(struct smb_request *, struct files_struct *,
@@ -47,10 +48,11 @@ static NTSTATUS (*core_downgrade)(struct smbXsrv_client *, uint32_t,
 static NTSTATUS (*core_lease_break)(struct smbXsrv_client *, uint16_t,
 				    uint32_t, struct smb2_lease_key *,
 				    uint32_t, uint32_t);
-static NTSTATUS (*core_rename)(connection_struct *, files_struct *,
-			       struct share_mode_lock **,
-			       struct smb_filename *, const char *, uint32_t,
-			       bool);
+static NTSTATUS (*core_rename)(
+	connection_struct *, FROM_4_24(struct files_struct *) files_struct *,
+	TO_4_17(struct files_struct *) FROM_4_24(struct smb_filename *)
+	FROM_4_22(struct share_mode_lock **) TO_4_22(struct smb_filename *, const char *) uint32_t,
+	FROM_4_24(const char *) bool);
 static struct tevent_req *(*core_mc_negprot)(TALLOC_CTX *,
 					     struct tevent_context *,
 					     struct smbd_smb2_request *);
@@ -328,12 +330,18 @@ NTSTATUS hooks_reply(struct smbd_smb2_request *req, NTSTATUS status,
 	return core_done(req, status, body, dyn, location);
 }
 
-static NTSTATUS hooked_recreate(struct smbXsrv_connection *xconn,
-				struct auth_session_info *session_info,
-				uint64_t persistent_id,
-				const struct GUID *create_guid, NTTIME now,
-				struct smbXsrv_open **_open)
+static NTSTATUS hooked_recreate(
+	struct smbXsrv_connection *xconn,
+	TO_4_22(struct auth_session_info *session_info)
+	FROM_4_24(struct smbXsrv_session *session, struct smbXsrv_tcon *tcon)
+	uint64_t persistent_id, const struct GUID *create_guid,
+	FROM_4_24(const struct smb2_lease_key *lease_key) NTTIME now,
+	struct smbXsrv_open **_open)
 {
+#if SERIES_IS(SERIES_4_24)
+	struct auth_session_info *session_info =
+		session->global->auth_session_info;
+#endif
 	NTSTATUS status = NT_STATUS_OK;
 
 	if (client != NULL && current_create != NULL &&
@@ -344,9 +352,95 @@ static NTSTATUS hooked_recreate(struct smbXsrv_connection *xconn,
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
-	return core_recreate(xconn, session_info, persistent_id, create_guid,
-			     now, _open);
+	return core_recreate(xconn, TO_4_22(session_info)
+			     FROM_4_24(session, tcon) persistent_id,
+			     create_guid, FROM_4_24(lease_key) now, _open);
 }
+
+#if SERIES_IS(SERIES_4_24)
+/*
+ * Since 4.24 the cache of replays is shared and outlives the processes that
+ * fill it: a CREATE that one of them died of is pending for ever, and a replay
+ * of one that it has answered is taken for a reconnect.  Where handles have a
+ * record, that decides, and of the cache only what this process put there.
+ */
+struct reserved {
+	struct reserved *prev, *next;
+	struct GUID create_guid;
+};
+
+static struct reserved *all_reserved;
+
+static NTSTATUS (*core_replay)(struct smbXsrv_connection *,
+			       struct smbXsrv_session *, struct GUID,
+			       const char *, NTTIME, uint64_t *,
+			       struct smbXsrv_open **);
+
+static int reserved_destructor(struct reserved *reserved)
+{
+	DLIST_REMOVE(all_reserved, reserved);
+	return 0;
+}
+
+static void reserved_add(const struct GUID *create_guid)
+{
+	struct reserved *reserved = talloc_zero(current_create,
+						struct reserved);
+
+	if (reserved != NULL) {
+		reserved->create_guid = *create_guid;
+		DLIST_ADD(all_reserved, reserved);
+		talloc_set_destructor(reserved, reserved_destructor);
+	}
+}
+
+static bool is_reserved(const struct GUID *create_guid)
+{
+	const struct reserved *reserved = NULL;
+
+	for (reserved = all_reserved; reserved != NULL;
+	     reserved = reserved->next) {
+		if (GUID_equal(&reserved->create_guid, create_guid)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool is_left_over(NTSTATUS status, const struct GUID *create_guid)
+{
+	return NT_STATUS_EQUAL(status, NT_STATUS_HANDLE_NO_LONGER_VALID) ||
+		NT_STATUS_EQUAL(status, NT_STATUS_NOT_FOUND) ||
+		(NT_STATUS_EQUAL(status, NT_STATUS_FILE_NOT_AVAILABLE) &&
+		 !is_reserved(create_guid));
+}
+
+static NTSTATUS hooked_replay(struct smbXsrv_connection *xconn,
+			      struct smbXsrv_session *session,
+			      struct GUID create_guid, const char *name,
+			      NTTIME now, uint64_t *persistent_id,
+			      struct smbXsrv_open **_open)
+{
+	uint64_t id = *persistent_id;
+	NTSTATUS status = core_replay(xconn, session, create_guid, name, now,
+				      persistent_id, _open);
+
+	if (client == NULL || current_create == NULL ||
+	    !client->is_kept_share(current_create)) {
+		return status;
+	}
+	if (is_left_over(status, &create_guid)) {
+		*persistent_id = id;
+		smbXsrv_open_purge_replay_cache(xconn->client, &create_guid);
+		status = core_replay(xconn, session, create_guid, name, now,
+				     persistent_id, _open);
+	}
+	if (NT_STATUS_EQUAL(status, NT_STATUS_FWP_RESERVED)) {
+		reserved_add(&create_guid);
+	}
+	return status;
+}
+#endif
 
 static NTSTATUS hooked_close(struct smb_request *req,
 			     struct files_struct *fsp,
@@ -423,10 +517,13 @@ static NTSTATUS hooked_lease_break(struct smbXsrv_client *smb_client,
 				state);
 }
 
-static NTSTATUS hooked_rename(connection_struct *conn, files_struct *fsp,
-			      struct share_mode_lock **lck,
-			      struct smb_filename *to, const char *last,
-			      uint32_t attributes, bool replace)
+static NTSTATUS hooked_rename(
+	connection_struct *conn, FROM_4_24(struct files_struct *dirfsp)
+	files_struct *fsp, TO_4_17(struct files_struct *dirfsp)
+	FROM_4_24(struct smb_filename *rel)
+	FROM_4_22(struct share_mode_lock **lck)
+	TO_4_22(struct smb_filename *to, const char *last) uint32_t attributes,
+	FROM_4_24(const char *to) bool replace)
 {
 	NTSTATUS status = client != NULL ? client->rename(conn, fsp) :
 		NT_STATUS_OK;
@@ -434,7 +531,9 @@ static NTSTATUS hooked_rename(connection_struct *conn, files_struct *fsp,
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
-	status = core_rename(conn, fsp, lck, to, last, attributes, replace);
+	status = core_rename(conn, FROM_4_24(dirfsp) fsp, TO_4_17(dirfsp)
+			     FROM_4_24(rel) FROM_4_22(lck) TO_4_22(to, last)
+			     attributes, FROM_4_24(to) replace);
 	if (client != NULL && NT_STATUS_IS_OK(status)) {
 		client->renamed(conn, fsp);
 	}
@@ -571,6 +670,10 @@ const struct plt_hook hooks_handles_rows[] = {
 	{ "smbd_smb2_request_done_ex", hooked_done, (void **)&core_done },
 	{ "smb2srv_open_recreate", hooked_recreate,
 	  (void **)&core_recreate },
+#if SERIES_IS(SERIES_4_24)
+	{ "smb2srv_open_lookup_replay_cache", hooked_replay,
+	  (void **)&core_replay },
+#endif
 	{ "smbd_server_connection_terminate_ex", hooked_terminate,
 	  (void **)&core_terminate },
 	{ "close_file_smb", hooked_close, (void **)&core_close },

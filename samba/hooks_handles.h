@@ -43,6 +43,9 @@ struct hooks_handles {
 	 */
 	bool (*wait)(struct smbd_smb2_request *req);
 
+	/* Whether the share of a CREATE keeps handles. */
+	bool (*is_kept_share)(struct smbd_smb2_request *req);
+
 	/* A connection is lost. */
 	void (*lost)(struct smbXsrv_connection *xconn);
 

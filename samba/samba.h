@@ -18,6 +18,7 @@
 #include "include/ntioctl.h"
 #include "trans2.h"
 #include "librpc/gen_ndr/ioctl.h"
+#include "series.h"
 
 /* Messages of hvrs have a class of their own. */
 extern int hvrs_debug_class;

@@ -60,7 +60,7 @@ static void log_strange(const char *name, const char *why)
 
 static TDB_DATA live_key(const struct state_rsvd_key *key, uint8_t out[16])
 {
-	push_file_id_16(out, &key->id);
+	push_file_id_16((void *)out, &key->id);
 	return make_tdb_data(out, 16);
 }
 

@@ -193,6 +193,5 @@ static NTSTATUS servers(struct dcesrv_context *context,
 __attribute__((visibility("default")))
 int hvrs_fsrvp_main(int argc, const char *argv[])
 {
-	return rpc_worker_main(argc, argv, "rpcd_fsrvp", 1, IDLE_S,
-			       interfaces, servers, NULL);
+	return rpc_run(argc, argv, "rpcd_fsrvp", IDLE_S, interfaces, servers);
 }

@@ -120,7 +120,7 @@ static void answer(struct fsrvp_job *job, uint32_t result)
 
 		*waiter->result = result;
 		talloc_free(waiter);
-		dcesrv_async_reply(dce_call);
+		rpc_reply_later(dce_call);
 	}
 }
 
@@ -191,7 +191,7 @@ static void patience_over(struct tevent_context *ev, struct tevent_timer *te,
 		fsrvp_store(job->server, state);
 	}
 	talloc_free(waiter);
-	dcesrv_async_reply(dce_call);
+	rpc_reply_later(dce_call);
 	TALLOC_FREE(frame);
 }
 

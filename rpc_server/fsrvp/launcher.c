@@ -9,8 +9,8 @@
 int main(int argc, const char *argv[])
 {
 	static const char *const libraries[] = {
-		HVRS_PRIVATE_LIBDIR "/libsmbd-base-private-samba.so.0",
-		HVRS_PRIVATE_LIBDIR "/libRPC-WORKER-private-samba.so.0",
+		HVRS_PRIVATE_LIBDIR "/libsmbd-base-" HVRS_PRIVATE_NAME ".so.0",
+		HVRS_PRIVATE_LIBDIR "/libRPC-WORKER-" HVRS_PRIVATE_NAME ".so.0",
 	};
 	int (*run)(int, const char **) = NULL;
 	void *server = NULL;

@@ -15,12 +15,10 @@ static NTSTATUS place_find(struct rsvd_open *open, const char *path,
 			   struct place *_place)
 {
 	struct connection_struct *conn = open->handle->conn;
-	struct reparse_data_buffer *symlink = NULL;
-	NTSTATUS status = filename_convert_dirfsp_nosymlink(
-		talloc_tos(), conn, conn->cwd_fsp, path, 0, 0, &_place->dirfsp,
-		&_place->full, &_place->relative, &symlink);
+	NTSTATUS status = series_convert_plain(
+		talloc_tos(), conn, path, &_place->dirfsp, &_place->full,
+		&_place->relative);
 
-	TALLOC_FREE(symlink);
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
@@ -120,8 +118,7 @@ NTSTATUS rsvd_file_reopen(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
 	own->fsp_flags.have_proc_fds = fsp->fsp_flags.have_proc_fds;
 	own->file_id = fsp->file_id;
 	fsp_set_fd(own, fd);
-	status = reopen_from_fsp(fsp->conn->cwd_fsp, own->fsp_name, own, &how,
-				 NULL);
+	status = series_reopen(own, &how);
 	if (!NT_STATUS_IS_OK(status)) {
 		file_free(NULL, own);
 		return status;
@@ -228,7 +225,6 @@ static NTSTATUS two_names(struct rsvd_open *open, const char *from,
 			  const char *to, enum two_names what)
 {
 	struct connection_struct *conn = open->handle->conn;
-	struct vfs_rename_how how = {};
 	struct place a = {};
 	struct place b = {};
 	NTSTATUS status = place_find(open, from, &a);
@@ -247,8 +243,8 @@ static NTSTATUS two_names(struct rsvd_open *open, const char *from,
 		ret = SMB_VFS_LINKAT(conn, a.dirfsp, a.relative, b.dirfsp,
 				     b.relative, 0);
 	} else {
-		ret = SMB_VFS_RENAMEAT(conn, a.dirfsp, a.relative, b.dirfsp,
-				       b.relative, &how);
+		ret = series_renameat(conn, a.dirfsp, a.relative, b.dirfsp,
+				      b.relative);
 	}
 	return ret == 0 ? NT_STATUS_OK : map_nt_error_from_unix(errno);
 }

@@ -230,7 +230,7 @@ static bool guard_set(struct io *io, TALLOC_CTX *request,
 	talloc_set_destructor(io, io_destructor);
 	talloc_set_destructor(guard, guard_destructor);
 	talloc_set_destructor(hold, hold_destructor);
-	return aio_add_req_to_fsp(fsp, io->hold) != NULL;
+	return series_aio_add(fsp, io->hold);
 }
 
 /* ---- what is written ---------------------------------------------------------------------- */

@@ -260,7 +260,7 @@ struct rsvd_call *rsvd_call_keep(const struct rsvd_call *given)
 	guard = talloc_zero(call->state, struct guard);
 	call->hold = tevent_req_create(call, &hold, struct guard);
 	if (guard == NULL || call->hold == NULL ||
-	    aio_add_req_to_fsp(call->open->fsp, call->hold) == NULL) {
+	    !series_aio_add(call->open->fsp, call->hold)) {
 		talloc_free(call);
 		return NULL;
 	}

@@ -23,16 +23,6 @@
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int rpc_worker_main(int argc, const char *argv[], const char *name,
-		    int workers, int idle_seconds,
-		    size_t (*interfaces)(const struct ndr_interface_table ***,
-					 void *),
-		    NTSTATUS (*servers)(
-			    struct dcesrv_context *,
-			    const struct dcesrv_endpoint_server ***, size_t *,
-			    void *),
-		    void *private_data);
-
 static struct dcesrv_interface interface;
 static struct fsrvp server;
 static uint8_t *stored;

@@ -47,6 +47,11 @@ def run(*command, check=True):
     return done.stdout
 
 
+# Of the Samba that runs: (4, 22).  What an older one cannot do is in README.md.
+SERIES = tuple(int(n) for n in re.search(
+    r'(\d+)\.(\d+)', run('smbd', '--version')).groups())
+
+
 def modules_directory():
     return glob.glob('/usr/lib/*/samba/vfs')[0]
 

@@ -45,9 +45,10 @@ class CoreHooks(unittest.TestCase):
         return struct.unpack('<7I', root.info(11, 2)[1]), cluster
 
     def everything_else_works(self):
-        test_stacks.exercise(self, ('hvrs',))
-        # Only the trim flag is missing.
-        self.assertEqual(((512, 4096, 4096, 4096, 3, 0, 0), (8, 512)),
+        test_stacks.exercise(self, ('hvrs',), hooks=False)
+        # Only the trim flag is missing, and what an older Samba lacks.
+        sizes = (4096,) * 3 if lab.SERIES >= (4, 22) else (512,) * 3
+        self.assertEqual(((512, *sizes, 3, 0, 0), (8, 512)),
                          self.sectors())
         self.server.alive()
 

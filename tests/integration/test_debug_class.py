@@ -8,13 +8,13 @@ import lab
 class DebugClass(unittest.TestCase):
     def test_the_class_is_in_the_log(self):
         server = lab.Server({'vm': ['vfs objects = hvrs',
-                                    'hvrs:trimm = no']},
+                                    'hvrs:trim = maybe']},
                             ['debug class = yes'])
         self.addCleanup(server.stop)
         server.connect('vm')
         with open(server.log) as text:
             log = text.read()
-        self.assertRegex(log, r'class=hvrs\].*\n.*unknown option "hvrs:trimm')
+        self.assertRegex(log, r'class=hvrs\].*\n.*"hvrs:trim = maybe" is not')
 
     def told(self, level):
         server = lab.Server({'vm': ['vfs objects = hvrs']},

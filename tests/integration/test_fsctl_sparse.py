@@ -219,7 +219,9 @@ class AllocatedRanges(fsctl.Case):
         for room in (16, 17, 31):
             status, out = file.fsctl(self.code, query(0, MIB), room)
             self.expect(BUFFER_OVERFLOW, status)
-            self.assertEqual([(128 * KIB, PART)], ranges(out))
+            # Samba 4.17 sends none of them.
+            self.assertEqual([(128 * KIB, PART)] if lab.SERIES >= (4, 22)
+                             else [], ranges(out))
 
     def test_room_for_just_all_entries(self):
         path, file = self.sparse_file()

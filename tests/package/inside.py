@@ -232,12 +232,13 @@ def upgrade_under_a_client():
 
 def no_other_samba_beside_it():
     tree = '/tmp/samba'
+    version = run('dpkg-query', '-W', '-f', '${Version}', 'samba')
     os.makedirs(tree + '/DEBIAN')
     with open(tree + '/DEBIAN/control', 'w') as out:
-        out.write('Package: samba\nVersion: 2:4.22.99-1\nArchitecture: all\n'
-                  'Maintainer: a <a@a.invalid>\nDescription: a newer one\n')
+        out.write('Package: samba\nVersion: %s.99-1\nArchitecture: all\n'
+                  'Maintainer: a <a@a.invalid>\nDescription: a newer one\n'
+                  % '.'.join(version.split('.')[:2]))
     run('dpkg-deb', '-b', tree, '/tmp/samba.deb')
-    version = run('dpkg-query', '-W', '-f', '${Version}', 'samba')
     must('samba (= %s)' % version in run(
         'dpkg-query', '-W', '-f', '${Depends}', 'samba-vfs-hvrs'), version)
     out = run('apt-get', '-s', '-y', 'install',

@@ -61,7 +61,13 @@ WRAP(_talloc_realloc_array, (const void *context, void *old, size_t size,
 WRAP(talloc_strdup, (const void *context, const char *text), (context, text))
 WRAP(_tevent_create_immediate, (TALLOC_CTX *mem_ctx, const char *location),
      (mem_ctx, location))
+/* tevent has one of the two; the other has nothing behind it. */
+#pragma weak __real___tevent_req_create
 WRAP(__tevent_req_create, (TALLOC_CTX *mem_ctx, void *data, size_t size,
 			   const char *type, const char *func,
 			   const char *location),
      (mem_ctx, data, size, type, func, location))
+#pragma weak __real__tevent_req_create
+WRAP(_tevent_req_create, (TALLOC_CTX *mem_ctx, void *data, size_t size,
+			  const char *type, const char *location),
+     (mem_ctx, data, size, type, location))

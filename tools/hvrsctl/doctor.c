@@ -125,7 +125,7 @@ static void check_loads(struct visit *visit, const char *name)
 	if (access(library, R_OK) != 0) {
 		/* Debian 12's name of it. */
 		library = talloc_asprintf(visit->mem_ctx,
-					  "%s/libsmbd-base.so.0",
+					  "%s/libsmbd-base-samba4.so.0",
 					  visit->modules);
 	}
 	if (pipe(pipes) != 0) {
