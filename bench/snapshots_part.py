@@ -78,7 +78,7 @@ class Snapshots:
              for name, folder in self.folders.items()},
             ['registry shares = yes', 'hvrs:rpc integrity = no'],
             steps=False)
-        self.client = fsrvp.Client(self.server)
+        self.client = fsrvp.PipeClient(self.server)
 
     def make_disk(self, system):
         """A file system with room for all images, of which little is ever

@@ -1,8 +1,15 @@
-"""A client of [MS-FSRVP] over smb2.py: every method with any parameters, and
-stub bytes of any kind.  NDR by hand, as it is short."""
+"""Clients of [MS-FSRVP]: every method with any parameters.  SambaClient calls
+through Samba's RPC client library; PipeClient through smb2.py, which sends stub
+bytes of any kind, and calls before the last was answered.  Samba has no stubs of
+this interface for Python, so the NDR is by hand; nor can its library sign there
+(it looks for a service name among the stubs, and crashes)."""
 
 import struct
 import uuid
+
+import samba.credentials
+import samba.param
+from samba.dcerpc import base
 
 import smb2
 
@@ -55,58 +62,11 @@ def read_string(data, at):
     return text, at + -at % 4
 
 
-class Client:
-    """One pipe of one connection."""
-
-    def __init__(self, server, user='hvrsadmin', timeout=200):
-        self.connection = smb2.Connection(server.port, timeout=timeout)
-        session = smb2.Session(self.connection, user, user)
-        self.pipe = smb2.Tree(session, 'IPC$').create(
-            'FssagentRpc', disposition=smb2.OPEN)
-        self.call_id = 0
-        body = struct.pack('<HHIBBH', 4280, 4280, 0, 1, 0, 0)
-        body += struct.pack('<HBB', 0, 1, 0)
-        body += INTERFACE.bytes_le + struct.pack('<HH', 1, 0)
-        body += NDR.bytes_le + struct.pack('<I', 2)
-        kind, _ = self._exchange(11, body)
-        assert kind == 12, 'bind was answered by %d' % kind
-
-    def close(self):
-        self.connection.close()
-
-    def send(self, kind, body):
-        self.call_id += 1
-        head = struct.pack('<BBBBIHHI', 5, 0, kind, 3, 0x10, 16 + len(body),
-                           0, self.call_id)
-        return self.pipe.fsctl_send(TRANSCEIVE, head + body)
-
-    def receive(self, mid):
-        reply = self.connection.wait(mid)
-        data = smb2.ioctl_output(reply)
-        if reply.status != smb2.OK or len(data) < 16:
-            raise Disconnected(smb2.status_name(reply.status))
-        return data[2], data[16:]
-
-    def _exchange(self, kind, body):
-        return self.receive(self.send(kind, body))
-
-    def start_call(self, opnum, stub):
-        return self.send(0, struct.pack('<IHH', len(stub), 0, opnum) + stub)
-
-    def end_call(self, mid):
-        kind, body = self.receive(mid)
-        if kind != 2:
-            raise Fault('0x%08x' % struct.unpack_from('<I', body, 8))
-        return body[8:]
-
-    def call(self, opnum, stub=b''):
-        """The stub of the reply, its last 4 bytes the result."""
-        return self.end_call(self.start_call(opnum, stub))
+class Methods:
+    """Of an interface that calls: call(opnum, stub) is the reply's stub."""
 
     def result(self, opnum, stub=b''):
         return struct.unpack('<I', self.call(opnum, stub)[-4:])[0]
-
-    # ---- the methods
 
     def version(self):
         return struct.unpack('<III', self.call(0))
@@ -172,3 +132,77 @@ class Client:
 
     def prepare(self, set_id, timeout=1800000):
         return self.result(12, set_id.bytes_le + struct.pack('<I', timeout))
+
+
+class PipeClient(Methods):
+    """One pipe of one connection."""
+
+    def __init__(self, server, user='hvrsadmin', timeout=200):
+        self.connection = smb2.Connection(server.port, timeout=timeout)
+        session = smb2.Session(self.connection, user, user)
+        self.pipe = smb2.Tree(session, 'IPC$').create(
+            'FssagentRpc', disposition=smb2.OPEN)
+        self.call_id = 0
+        body = struct.pack('<HHIBBH', 4280, 4280, 0, 1, 0, 0)
+        body += struct.pack('<HBB', 0, 1, 0)
+        body += INTERFACE.bytes_le + struct.pack('<HH', 1, 0)
+        body += NDR.bytes_le + struct.pack('<I', 2)
+        kind, _ = self._exchange(11, body)
+        assert kind == 12, 'bind was answered by %d' % kind
+
+    def close(self):
+        self.connection.close()
+
+    def send(self, kind, body):
+        self.call_id += 1
+        head = struct.pack('<BBBBIHHI', 5, 0, kind, 3, 0x10, 16 + len(body),
+                           0, self.call_id)
+        return self.pipe.fsctl_send(TRANSCEIVE, head + body)
+
+    def receive(self, mid):
+        reply = self.connection.wait(mid)
+        data = smb2.ioctl_output(reply)
+        if reply.status != smb2.OK or len(data) < 16:
+            raise Disconnected(smb2.status_name(reply.status))
+        return data[2], data[16:]
+
+    def _exchange(self, kind, body):
+        return self.receive(self.send(kind, body))
+
+    def start_call(self, opnum, stub):
+        return self.send(0, struct.pack('<IHH', len(stub), 0, opnum) + stub)
+
+    def end_call(self, mid):
+        kind, body = self.receive(mid)
+        if kind != 2:
+            raise Fault('0x%08x' % struct.unpack_from('<I', body, 8))
+        return body[8:]
+
+    def call(self, opnum, stub=b''):
+        """The stub of the reply, its last 4 bytes the result."""
+        return self.end_call(self.start_call(opnum, stub))
+
+
+class SambaClient(Methods):
+    """One connection of Samba's client library."""
+
+    def __init__(self, server, user='hvrsadmin', timeout=200):
+        settings = samba.param.LoadParm()
+        settings.load_default()
+        settings.set('smb ports', str(server.port))
+        who = samba.credentials.Credentials()
+        who.guess(settings)
+        who.set_username(user)
+        who.set_password(user)
+        who.set_kerberos_state(samba.credentials.DONT_USE_KERBEROS)
+        self.library = base.ClientConnection(
+            'ncacn_np:127.0.0.1[\\pipe\\FssagentRpc]',
+            (str(INTERFACE), 1), lp_ctx=settings, credentials=who)
+        self.library.request_timeout = timeout
+
+    def close(self):
+        self.library = None
+
+    def call(self, opnum, stub=b''):
+        """The stub of the reply, its last 4 bytes the result."""
+        return self.library.request(opnum, stub)

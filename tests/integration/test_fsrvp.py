@@ -34,6 +34,7 @@ class FsrvpCase(unittest.TestCase):
     shares = ('vm', 'vmbtrfs')
     settings = SETTINGS
     options = ['vfs objects = hvrs']
+    client_kind = fsrvp.PipeClient
     base = {'vm': '/srv/xfs/', 'vmbtrfs': '/srv/btrfs/',
             'vmext4': '/srv/ext4/', 'other': '/srv/xfs/'}
 
@@ -69,7 +70,7 @@ class FsrvpCase(unittest.TestCase):
         shutil.rmtree(path, ignore_errors=True)
 
     def new_client(self, user='hvrsadmin'):
-        client = fsrvp.Client(self.server, user)
+        client = self.client_kind(self.server, user)
         self.addCleanup(client.close)
         return client
 
@@ -133,6 +134,12 @@ class FsrvpCase(unittest.TestCase):
             self.assertGreater(found['time'], 132000000000000000)
             names.append(found['exposed'])
         return set_id, copies, names
+
+
+class BySamba(FsrvpCase):
+    """Through Samba's RPC client library."""
+
+    client_kind = fsrvp.SambaClient
 
 
 # The cycles of the Microsoft tests, [MS-FSRVP] test suite: context, writable.
@@ -207,13 +214,13 @@ class Cycle:
 
 
 @lab.rows(CYCLES, Cycle.cycle)
-class CycleClone(Cycle, FsrvpCase):
+class CycleClone(Cycle, BySamba):
     share = 'vm'
     shares = ('vm',)
 
 
 @lab.rows(CYCLES[:5], Cycle.cycle)
-class CycleBtrfs(Cycle, FsrvpCase):
+class CycleBtrfs(Cycle, BySamba):
     share = 'vmbtrfs'
     shares = ('vmbtrfs',)
 
@@ -223,7 +230,7 @@ class CycleBtrfs(Cycle, FsrvpCase):
         self.assertIn('"provider": "btrfs"', self.hvrsctl())
 
 
-class Rules(FsrvpCase):
+class Rules(BySamba):
     """The table of states, one test a clause."""
 
     shares = ('vm',)
@@ -408,7 +415,7 @@ class Rules(FsrvpCase):
         self.assert_nothing_left()
 
 
-class Access(FsrvpCase):
+class Access(BySamba):
     shares = ('vm',)
 
     def test_an_ordinary_user_is_denied_everything(self):

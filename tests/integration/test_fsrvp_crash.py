@@ -431,7 +431,7 @@ class FullDisk(unittest.TestCase):
                     out.write(bytes(1 << 20))
             except OSError:
                 pass
-        client = fsrvp.Client(server)
+        client = fsrvp.PipeClient(server)
         self.addCleanup(client.close)
         self.assertEqual(OK, client.set_context(0))
         result, set_id = client.start()
