@@ -100,7 +100,8 @@ static int lane_begin(struct lane *lane, const struct load_options *options,
 		return -1;
 	}
 	*lane = (struct lane){ .fd = fd, .random = round };
-	if (load_connect(options, target, &name, 1, &lane->client) != 0) {
+	if (load_connect_apart(options, target, &name, 1,
+			       &lane->client) != 0) {
 		return -1;
 	}
 	lane->server = client_server(lane->client);

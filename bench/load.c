@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -71,6 +72,44 @@ int load_connect(const struct load_options *options,
 	};
 
 	return client_open(&where, names, count, _client);
+}
+
+int load_place(pid_t pid, int place)
+{
+	static cpu_set_t ours;		/* before the first call */
+	cpu_set_t one;
+	int cpu = -1;
+
+	if (CPU_COUNT(&ours) == 0 &&
+	    sched_getaffinity(0, sizeof(ours), &ours) != 0) {
+		return -1;
+	}
+	place %= CPU_COUNT(&ours);
+	do {
+		cpu++;
+		place -= CPU_ISSET(cpu, &ours) ? 1 : 0;
+	} while (place >= 0);
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	return sched_setaffinity(pid, sizeof(one), &one);
+}
+
+int load_connect_apart(const struct load_options *options,
+		       const struct target *target, const char *const *names,
+		       size_t count, struct client **_client)
+{
+	if (load_connect(options, target, names, count, _client) != 0) {
+		return -1;
+	}
+	if (load_place(getpid(), LOAD_CLIENT) != 0 ||
+	    load_place(client_server(*_client), LOAD_SERVER) != 0) {
+		fprintf(stderr, "bench: no processor for the server: %s\n",
+			strerror(errno));
+		client_close(*_client);
+		*_client = NULL;
+		return -1;
+	}
+	return 0;
 }
 
 static void file_path(const struct target *target, const char *name,

@@ -73,6 +73,19 @@ int load_connect(const struct load_options *options,
 		 const struct target *target, const char *const *names,
 		 size_t count, struct client **_client);
 
+/* Puts a process on a processor of its own, where there are two. */
+enum { LOAD_CLIENT, LOAD_SERVER };
+int load_place(pid_t pid, int place);
+
+/*
+ * The same with this process and the server's on a processor each: left to
+ * chance, the two share one or not for as long as the server's lives, which
+ * makes more difference than what is measured.
+ */
+int load_connect_apart(const struct load_options *options,
+		       const struct target *target, const char *const *names,
+		       size_t count, struct client **_client);
+
 /*
  * Makes an empty file that belongs to the owner of the directory, as if a
  * client had made it.  A descriptor or -1 with a line on standard error.

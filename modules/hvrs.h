@@ -204,6 +204,14 @@ NTSTATUS hvrs_offload_read(struct hvrs_call *call);
 NTSTATUS hvrs_offload_write(struct hvrs_call *call);
 
 /*
+ * On a cluster, the folder of a share that its tokens' files lie in; begins to
+ * remove those that nobody needs, for as long as the share lives
+ * (hvrs_offload_folder.c).
+ */
+#define HVRS_TOKENS_FOLDER ".hvrs-tokens"
+void hvrs_folder_begin(struct hvrs_share *share, struct connection_struct *conn);
+
+/*
  * An open for writing that waits for a lease of ours (hvrs_offload_lease.c) is
  * tried again for some milliseconds before smbd waits for a second.
  */

@@ -22,6 +22,7 @@ NTSTATUS hvrs_offload_status(int error)
 	case EKEYREJECTED:
 		return HVRS_STATUS_TOKEN;
 	case EAGAIN:
+	case EXDEV:
 		return HVRS_STATUS_READ_FILE;
 	}
 	return hvrs_status(error);

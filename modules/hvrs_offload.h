@@ -54,12 +54,12 @@ struct hvrs_pinned {
 };
 
 /*
- * Takes over a descriptor, or a lease that has it.  NULL without memory; then
- * it does not.
+ * Takes over a descriptor, or a lease that has it.  path: of a pin of a cluster,
+ * removed with it; else NULL.  NULL without memory; then it does not.
  */
 struct hvrs_lease;
 struct hvrs_pin *hvrs_pin_create(int fd, const struct hvrs_pinned *what,
-				 struct hvrs_lease *lease);
+				 struct hvrs_lease *lease, const char *path);
 
 /* Forgets a pin that no token needs. */
 void hvrs_pin_release(struct hvrs_pin *pin);
@@ -103,6 +103,23 @@ bool hvrs_pins_inherit(void);
  * as it is held, or -1.
  */
 int hvrs_token_open(const struct token_record *record, int *_lease);
+
+/* ---- pins of a cluster (hvrs_offload_folder.c) ------------------------------- */
+
+/*
+ * Makes a file for a clone, in the share's folder for them.  *_path: its name,
+ * of mem_ctx.  A descriptor, or -1 with errno and a line in the log.
+ */
+int hvrs_folder_file(TALLOC_CTX *mem_ctx, const struct connection_struct *conn,
+		     uint64_t expires_ms, char **_path);
+
+/* The clone is in it.  0 or an errno. */
+int hvrs_folder_made(int fd);
+
+/* Opens the file of a record.  A descriptor, or -EKEYREJECTED. */
+int hvrs_folder_open(const struct token_record *record);
+
+void hvrs_folder_remove(const char *path);
 
 /* ---- leases (hvrs_offload_lease.c) ----------------------------------------- */
 

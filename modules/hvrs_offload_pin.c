@@ -19,6 +19,7 @@ struct hvrs_pin {
 	struct hvrs_pin *prev, *next;
 	int fd;
 	struct hvrs_lease *lease;	/* has the descriptor then */
+	char *path;			/* of a cluster's */
 	struct hvrs_pinned what;
 	uint32_t tokens;
 };
@@ -100,6 +101,9 @@ void hvrs_pin_release(struct hvrs_pin *pin)
 		return;
 	}
 	DLIST_REMOVE(pins, pin);
+	if (pin->path != NULL) {
+		hvrs_folder_remove(pin->path);
+	}
 	if (pin->lease != NULL) {
 		hvrs_lease_release(pin->lease);
 	} else {
@@ -130,10 +134,16 @@ struct hvrs_pin *hvrs_pin_find(const struct token_stamp *source,
 }
 
 struct hvrs_pin *hvrs_pin_create(int fd, const struct hvrs_pinned *what,
-				 struct hvrs_lease *lease)
+				 struct hvrs_lease *lease, const char *path)
 {
 	struct hvrs_pin *pin = talloc_zero(NULL, struct hvrs_pin);
 
+	if (pin != NULL && path != NULL) {
+		pin->path = talloc_strdup(pin, path);
+		if (pin->path == NULL) {
+			TALLOC_FREE(pin);
+		}
+	}
 	if (pin == NULL) {
 		return NULL;
 	}
@@ -281,6 +291,10 @@ int hvrs_token_open(const struct token_record *record, int *_lease)
 	uint32_t process = 0;
 	int fd = -1;
 
+	if (record->path[0] != '\0') {
+		*_lease = -1;
+		return hvrs_folder_open(record);
+	}
 	do {
 		process = now.process;
 		fd = open_held(&now, _lease);
@@ -377,6 +391,8 @@ int hvrs_pin_token(struct hvrs_pin *pin, struct tevent_context *ev,
 		record.expires_ms = record.created_ms + wanted->lifetime_ms;
 		strlcpy(record.user, wanted->user, sizeof(record.user));
 		strlcpy(record.name, wanted->name, sizeof(record.name));
+		strlcpy(record.path, pin->path != NULL ? pin->path : "",
+			sizeof(record.path));
 		if (!pin->what.pinned) {
 			record.stamp = pin->what.source;
 		}
@@ -408,6 +424,8 @@ int hvrs_pin_token(struct hvrs_pin *pin, struct tevent_context *ev,
 	}
 	token_encode(&record.id, token);
 	hvrs_pins_tend(&next_ms);
-	hvrs_hold_later();
+	if (pin->path == NULL) {
+		hvrs_hold_later();
+	}
 	return 0;
 }

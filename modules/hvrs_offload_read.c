@@ -8,6 +8,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "state_tokens.h"
+
 #ifndef XFS_SUPER_MAGIC
 #define XFS_SUPER_MAGIC 0x58465342
 #endif
@@ -28,6 +30,7 @@ struct read_job {
 	bool exact;		/* local, and its stamps tell of any change */
 	bool zero_beyond;
 	int pin;		/* the clone, made in the thread */
+	char *path;		/* its name, on a cluster; else NULL */
 	struct hvrs_pinned pinned;
 };
 
@@ -145,18 +148,26 @@ static void read_work(struct hvrs_job *job)
 					 read->read.offset + read->length);
 }
 
+static uint32_t lifetime_ms(const struct hvrs_share *share,
+			    const struct offload_read *read)
+{
+	uint64_t most = share->number[OPTION_OFFLOAD_LIFETIME] * 1000;
+
+	return read->lifetime_ms != 0 && read->lifetime_ms < most
+		? read->lifetime_ms : (uint32_t)most;
+}
+
 static NTSTATUS answer_token(struct hvrs_call *call, struct hvrs_pin *pin,
 			     const struct offload_read *read, uint64_t length,
 			     bool zero_beyond)
 {
 	const struct hvrs_share *share = call->share;
 	struct dom_sid_buf sid;
-	uint64_t most = share->number[OPTION_OFFLOAD_LIFETIME] * 1000;
 	struct hvrs_token_wanted wanted = {
 		.user = hvrs_offload_user(call->fsp, &sid),
 		.bearer = strequal(share->text[OPTION_OFFLOAD_SCOPE],
 				   "bearer"),
-		.lifetime_ms = (uint32_t)most,
+		.lifetime_ms = lifetime_ms(share, read),
 		.offset = read->offset, .length = length,
 		.user_limit = (uint32_t)share->number[
 			OPTION_OFFLOAD_USER_TOKENS],
@@ -166,9 +177,6 @@ static NTSTATUS answer_token(struct hvrs_call *call, struct hvrs_pin *pin,
 	uint8_t token[TOKEN_SIZE] = {};
 	int ret = 0;
 
-	if (read->lifetime_ms != 0 && read->lifetime_ms < most) {
-		wanted.lifetime_ms = read->lifetime_ms;
-	}
 	wanted.name = talloc_asprintf(call->mem_ctx, "%s: %s", share->name,
 				      fsp_str_dbg(call->fsp));
 	if (wanted.name == NULL || !hvrs_call_output(call, OFFLOAD_READ_OUT)) {
@@ -193,7 +201,13 @@ static NTSTATUS read_finish(struct hvrs_call *call, struct hvrs_job *job)
 	struct hvrs_pin *pin = NULL;
 	int fd = -1;
 
+	if (job->error == 0 && read->path != NULL) {
+		job->error = hvrs_folder_made(read->pin);
+	}
 	if (job->error != 0) {
+		if (read->path != NULL) {
+			hvrs_folder_remove(read->path);
+		}
 		return hvrs_offload_status(job->error);
 	}
 	if (read->clones) {
@@ -208,8 +222,11 @@ static NTSTATUS read_finish(struct hvrs_call *call, struct hvrs_job *job)
 		}
 	}
 	read->pinned.pinned = read->clones;
-	pin = hvrs_pin_create(fd, &read->pinned, NULL);
+	pin = hvrs_pin_create(fd, &read->pinned, NULL, read->path);
 	if (pin == NULL) {
+		if (read->path != NULL) {
+			hvrs_folder_remove(read->path);
+		}
 		close(fd);
 		return NT_STATUS_NO_MEMORY;
 	}
@@ -288,7 +305,7 @@ static bool answer_leased(struct hvrs_call *call, struct read_job *job,
 		ret = EAGAIN;
 	}
 	if (ret == 0) {
-		pin = hvrs_pin_create(job->pin, &pinned, lease);
+		pin = hvrs_pin_create(job->pin, &pinned, lease, NULL);
 		ret = pin == NULL ? -ENOMEM : 0;
 	}
 	job->pin = -1;
@@ -402,9 +419,15 @@ NTSTATUS hvrs_offload_read(struct hvrs_call *call)
 						 read.offset + length));
 	}
 	job->cluster = call->share->probe.cluster;
-	job->exact = is_exact(job->job.fd);
+	/* What tells of changes, stamps and leases, is of one machine. */
+	job->exact = !lp_clustering() && is_exact(job->job.fd);
 	if (call->share->probe.clone) {
-		job->pin = pin_file(call->fsp);
+		job->pin = lp_clustering()
+			? hvrs_folder_file(job, call->fsp->conn,
+					   state_tokens_now() +
+					   lifetime_ms(call->share, &read),
+					   &job->path)
+			: pin_file(call->fsp);
 		job->job.other_fd = job->pin;
 		job->clones = job->pin != -1;
 	}

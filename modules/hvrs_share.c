@@ -274,14 +274,20 @@ static const struct feature features[] = {
 };
 
 /*
- * What keeps state that only one machine has: the index of handles, the
- * descriptor behind a token, the fence of a shared disk, the freeze of a
- * snapshot.  Through another node it would be wrong without a word.
+ * What keeps state that only one machine has: the index of handles, the fence
+ * of a shared disk, the freeze of a snapshot; and what lies in files that
+ * another node may see late.  Through that it would be wrong without a word.
  */
 static const enum option_id one_machine[] = {
 	OPTION_PERSISTENT, OPTION_RESILIENT, OPTION_OFFLOAD,
 	OPTION_SHARED_DISKS, OPTION_REMOTE_VSS,
 };
+
+static bool works_on_cluster(const struct hvrs_share *share, enum option_id id)
+{
+	return id == OPTION_OFFLOAD &&
+		share->asked[OPTION_COHERENT] == OPTION_YES;
+}
 
 static void refuse_on_cluster(struct hvrs_share *share)
 {
@@ -294,6 +300,9 @@ static void refuse_on_cluster(struct hvrs_share *share)
 	for (i = 0; i < ARRAY_SIZE(one_machine); i++) {
 		enum option_id id = one_machine[i];
 
+		if (works_on_cluster(share, id)) {
+			continue;
+		}
 		if (share->asked[id] != OPTION_NO && list != NULL) {
 			list = talloc_asprintf_append(
 				list, "%s%s", list[0] != '\0' ? ", " : "",
@@ -304,7 +313,8 @@ static void refuse_on_cluster(struct hvrs_share *share)
 	}
 	if (list == NULL || list[0] != '\0') {
 		DBG_ERR("hvrs: share %s: clustering = yes: off, because it "
-			"works on a single machine only: %s\n", share->name,
+			"works on a single machine only, or needs hvrs:coherent "
+			"file system = yes: %s\n", share->name,
 			list != NULL ? list : "much");
 	}
 	TALLOC_FREE(list);
@@ -367,10 +377,11 @@ static void log_features(const struct hvrs_share *share)
 }
 
 /*
- * Clients do not reach the folder that snapshots lie in, whatever their rights
- * there: what the share's owner could rename would not be root's any more.
+ * Clients do not reach the folder that snapshots or tokens lie in, whatever
+ * their rights there: what the share's owner could rename would not be root's
+ * any more.  name: with slashes around it.
  */
-static void hide_snapshots(const struct connection_struct *conn)
+static void hide(const struct connection_struct *conn, const char *name)
 {
 	int snum = SNUM(conn);
 	const struct loadparm_substitution *lp_sub =
@@ -378,14 +389,13 @@ static void hide_snapshots(const struct connection_struct *conn)
 	const char *veto = lp_veto_files(talloc_tos(), lp_sub, snum);
 	char *more = NULL;
 
-	if (veto != NULL && strstr(veto, "/.snapshots/") != NULL) {
+	if (veto != NULL && strstr(veto, name) != NULL) {
 		return;
 	}
-	more = talloc_asprintf(talloc_tos(), "%s%s.snapshots/",
-			       veto != NULL ? veto : "",
+	more = talloc_asprintf(talloc_tos(), "%s%s", veto != NULL ? veto : "",
 			       veto != NULL && veto[0] != '\0' &&
 				       veto[strlen(veto) - 1] == '/'
-				       ? "" : "/");
+				       ? name + 1 : name);
 	if (more != NULL) {
 		lp_do_parameter(snum, "veto files", more);
 	}
@@ -437,12 +447,16 @@ struct hvrs_share *hvrs_share_create(TALLOC_CTX *mem_ctx,
 	}
 	hvrs_sectors_apply(share, conn);
 	if (share->asked[OPTION_REMOTE_VSS] != OPTION_NO) {
-		hide_snapshots(conn);
+		hide(conn, "/.snapshots/");
 		show_previous_versions(conn);
 	}
 	if (share->asked[OPTION_REMOTE_VSS] != OPTION_NO &&
 	    share->probe.clone) {
 		share->freeze = hvrs_freeze_open(conn->connectpath);
+	}
+	if (share->on[OPTION_OFFLOAD] && lp_clustering()) {
+		hide(conn, "/" HVRS_TOKENS_FOLDER "/");
+		hvrs_folder_begin(share, conn);
 	}
 	return share;
 }

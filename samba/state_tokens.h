@@ -1,6 +1,7 @@
 /*
- * The database of offload tokens, hvrs_tokens.tdb in Samba's lock directory:
- * one record a token (lib/token), gone when Samba starts anew.
+ * The database of offload tokens, hvrs_tokens.tdb in Samba's lock directory, or
+ * a volatile one of CTDB: one record a token (lib/token), gone when Samba starts
+ * anew, or with the node that had it last.
  */
 #ifndef HVRS_SAMBA_STATE_TOKENS_H
 #define HVRS_SAMBA_STATE_TOKENS_H
@@ -30,7 +31,10 @@ int state_tokens_fetch(const struct token_id *id,
 
 void state_tokens_delete(const struct token_id *id);
 
-/* The clock of all times in records, in milliseconds: since boot. */
+/*
+ * The clock of all times in records, in milliseconds: since boot, suspended or
+ * not; on a cluster that of the day, which its nodes have to agree on.
+ */
 uint64_t state_tokens_now(void);
 
 /* In a child, which must not use what its parent has open.  Has to succeed. */

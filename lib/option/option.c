@@ -125,6 +125,12 @@ static const struct option_row rows[OPTION_COUNT] = {
 			"makes it longer; no: it is refused, as [MS-FSA] has "
 			"it",
 	},
+	[OPTION_COHERENT] = {
+		.name = "coherent file system", .kind = OPTION_SWITCH,
+		.standard = "no",
+		.help = "on a cluster: what one node has written, locked or "
+			"cloned all others see at once",
+	},
 	[OPTION_REMOTE_VSS] = {
 		.name = "remote vss", .kind = OPTION_SWITCH, .feature = true,
 		.standard = "auto",

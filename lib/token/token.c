@@ -15,7 +15,7 @@
 #define HEADER		8
 
 #define RECORD_MAGIC	0x4b545648u	/* "HVTK" */
-#define RECORD_VERSION	2u
+#define RECORD_VERSION	3u
 #define RECORD_HEADER	12
 
 #define FLAG_BEARER	1u
@@ -109,7 +109,8 @@ int token_record_encode(TALLOC_CTX *mem_ctx, const struct token_record *record,
 {
 	size_t user = strlen(record->user);
 	size_t name = strlen(record->name);
-	size_t room = RECORD_HEADER + 256 + user + name;
+	size_t path = strlen(record->path);
+	size_t room = RECORD_HEADER + 256 + user + name + path;
 	uint8_t *bytes = talloc_zero_array(mem_ctx, uint8_t, room);
 	struct cursor_put put = {};
 	size_t length = 0;
@@ -146,6 +147,8 @@ int token_record_encode(TALLOC_CTX *mem_ctx, const struct token_record *record,
 	cursor_put_bytes(&put, record->user, user);
 	cursor_put_le16(&put, (uint16_t)name);
 	cursor_put_bytes(&put, record->name, name);
+	cursor_put_le16(&put, (uint16_t)path);
+	cursor_put_bytes(&put, record->path, path);
 	length = cursor_put_length(&put);
 	cursor_put_seek(&put, 8);
 	cursor_put_le32(&put, crc32c(bytes + RECORD_HEADER,
@@ -215,6 +218,7 @@ int token_record_decode(const uint8_t *bytes, size_t length,
 	record.source_inode = cursor_le64(&in);
 	get_text(&in, record.user, TOKEN_USER_MAX);
 	get_text(&in, record.name, TOKEN_NAME_MAX);
+	get_text(&in, record.path, TOKEN_PATH_MAX);
 	if (cursor_status(&in) != 0 || cursor_remaining(&in) != 0) {
 		return -EINVAL;
 	}

@@ -127,10 +127,12 @@ bool token_stamp_equal(const struct token_stamp *a,
 
 #define TOKEN_USER_MAX	184	/* a SID as text */
 #define TOKEN_NAME_MAX	1024
+#define TOKEN_PATH_MAX	1024
 
 /*
- * A descriptor that a process of this machine holds: which process (with its
- * start time, as numbers are used again), which descriptor, which file.
+ * A file of the cluster with a path, or a descriptor that a process of this
+ * machine holds: which process (with its start time, as numbers are used
+ * again), which descriptor, which file.
  */
 struct token_record {
 	struct token_id id;
@@ -138,7 +140,8 @@ struct token_record {
 	bool pinned;		/* the file is a clone that nobody changes */
 	char user[TOKEN_USER_MAX + 1];
 	char name[TOKEN_NAME_MAX + 1];	/* share and path, for people */
-	uint64_t created_ms;	/* since boot, suspended or not */
+	char path[TOKEN_PATH_MAX + 1];	/* empty: a descriptor */
+	uint64_t created_ms;	/* by the clock of the database */
 	uint64_t expires_ms;
 	uint64_t offset;
 	uint64_t length;

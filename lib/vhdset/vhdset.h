@@ -43,6 +43,9 @@ struct vhdset;
 #define VHDSET_CREATOR_MAX 768		/* the creator in UTF-8, with NUL */
 #define VHDSET_SNAPSHOTS_MAX 1024
 #define VHDSET_CATALOGUE_SUFFIX ".snapshots"
+#define VHDSET_NOTES_SUFFIX ".unfinished"
+#define VHDSET_BUILD_SUFFIX ".part"	/* of a file that is being made */
+#define VHDSET_NOTES_MAX 2048		/* names */
 
 /* ---- the file ------------------------------------------------------------- */
 
@@ -92,6 +95,16 @@ int vhdset_leaf_name(const char *set_path, char *name);
 
 /* Whether a name is such a one, of that very set. */
 bool vhdset_is_own_name(const char *set_path, const char *name);
+
+/*
+ * The names in the notes beside a set (VHDSET_NOTES_SUFFIX): each once, in
+ * their order, NULL at the end, a talloc child of mem_ctx.  text is not
+ * trusted, ends with NUL, and is cut up.  Left out is what is no name as the set
+ * makes them, with or without VHDSET_BUILD_SUFFIX, and what is more than
+ * VHDSET_NOTES_MAX.  -ENOMEM.
+ */
+int vhdset_notes_parse(TALLOC_CTX *mem_ctx, const char *set_path, char *text,
+		       char ***_notes);
 
 /*
  * Writes a new set that names leaf into store, which must be empty (-EEXIST),

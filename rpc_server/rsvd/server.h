@@ -403,10 +403,7 @@ NTSTATUS rsvd_set_leaf_new(struct rsvd_set *set, const char *parent,
 NTSTATUS rsvd_set_note(struct rsvd_open *open, const char *name);
 NTSTATUS rsvd_set_tidy(struct rsvd_set *set);
 
-/* The end of the name of a file that is being made. */
-#define RSVD_BUILD_SUFFIX ".part"
-
-/* A name for such a file, noted. */
+/* A name for a file that is being made, noted. */
 NTSTATUS rsvd_set_build_new(struct rsvd_set *set, char name[VHDSET_NAME_MAX]);
 
 /* One file that the set reads. */

@@ -8,9 +8,8 @@
  */
 #include "server.h"
 
-#define NOTES ".unfinished"
-#define NOTES_MAX (1U << 20)
-/* Files of one set. */
+#define NOTES_SIZE_MAX (1U << 20)
+/* Files of one set, noted or in use. */
 #define PARTS_MAX 4096
 
 static char *own_path(TALLOC_CTX *mem_ctx, const struct rsvd_open *open,
@@ -25,7 +24,7 @@ static char *own_path(TALLOC_CTX *mem_ctx, const struct rsvd_open *open,
 NTSTATUS rsvd_set_note(struct rsvd_open *open, const char *name)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
-	char *path = own_path(frame, open, NOTES);
+	char *path = own_path(frame, open, VHDSET_NOTES_SUFFIX);
 	char *line = talloc_asprintf(frame, "%s\n", name);
 	struct store *store = NULL;
 	uint64_t size = 0;
@@ -53,71 +52,12 @@ NTSTATUS rsvd_set_note(struct rsvd_open *open, const char *name)
 	return status;
 }
 
-static bool is_noted(char *const *notes, const char *name)
-{
-	for (; *notes != NULL; notes++) {
-		if (strcmp(*notes, name) == 0) {
-			return true;
-		}
-	}
-	return false;
-}
-
-/*
- * A name that this set makes: whoever may write into the folder may have
- * written the notes, and other names are other disks'.
- */
-static bool is_own(const struct rsvd_open *open, const char *name)
-{
-	size_t length = strlen(name);
-	size_t end = strlen(RSVD_BUILD_SUFFIX);
-	char *plain = NULL;
-	bool own = false;
-
-	if (vhdset_name_check(name) != 0) {
-		return false;
-	}
-	if (length > end &&
-	    strcmp(name + length - end, RSVD_BUILD_SUFFIX) == 0) {
-		length -= end;
-	}
-	plain = talloc_strndup(talloc_tos(), name, length);
-	own = plain != NULL &&
-		vhdset_is_own_name(open->fsp->fsp_name->base_name, plain);
-	TALLOC_FREE(plain);
-	return own;
-}
-
-/* Names as they are in the file: not trusted. */
-static NTSTATUS notes_parse(TALLOC_CTX *mem_ctx, const struct rsvd_open *open,
-			    char *text, char ***_notes)
-{
-	char **notes = talloc_zero_array(mem_ctx, char *, 1);
-	char *line = NULL;
-	char *rest = NULL;
-	size_t count = 0;
-
-	for (line = strtok_r(text, "\n", &rest); line != NULL && notes != NULL;
-	     line = strtok_r(NULL, "\n", &rest)) {
-		if (!is_own(open, line) || is_noted(notes, line)) {
-			continue;
-		}
-		notes = talloc_realloc(mem_ctx, notes, char *, count + 2);
-		if (notes != NULL) {
-			notes[count] = talloc_strdup(notes, line);
-			notes[++count] = NULL;
-		}
-	}
-	*_notes = notes;
-	return notes != NULL ? NT_STATUS_OK : NT_STATUS_NO_MEMORY;
-}
-
 /* NULL at the end; none where there is no such file. */
 static NTSTATUS notes_read(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 			   char ***_notes)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
-	char *path = own_path(frame, open, NOTES);
+	char *path = own_path(frame, open, VHDSET_NOTES_SUFFIX);
 	struct store *store = NULL;
 	uint64_t size = 0;
 	char *text = NULL;
@@ -130,7 +70,7 @@ static NTSTATUS notes_read(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 	}
 	if (NT_STATUS_IS_OK(status)) {
 		ret = store_size(store, &size);
-		size = MIN(size, NOTES_MAX);
+		size = MIN(size, NOTES_SIZE_MAX);
 	}
 	if (NT_STATUS_IS_OK(status) ||
 	    NT_STATUS_EQUAL(status, NT_STATUS_OBJECT_NAME_NOT_FOUND)) {
@@ -141,8 +81,9 @@ static NTSTATUS notes_read(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 		ret = store_read(store, text, size, 0);
 	}
 	if (text != NULL) {
-		status = ret == 0 ? notes_parse(mem_ctx, open, text, _notes)
-				  : rsvd_status_of(ret);
+		ret = ret != 0 ? ret : vhdset_notes_parse(
+			mem_ctx, open->fsp->fsp_name->base_name, text, _notes);
+		status = rsvd_status_of(ret);
 	}
 	TALLOC_FREE(frame);
 	return status;
@@ -152,8 +93,8 @@ static NTSTATUS notes_read(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 static NTSTATUS notes_write(struct rsvd_open *open, char *const *notes)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
-	char *path = own_path(frame, open, NOTES);
-	char *made = own_path(frame, open, NOTES ".new");
+	char *path = own_path(frame, open, VHDSET_NOTES_SUFFIX);
+	char *made = own_path(frame, open, VHDSET_NOTES_SUFFIX ".new");
 	char *text = talloc_strdup(frame, "");
 	struct store *store = NULL;
 	NTSTATUS status = NT_STATUS_NO_MEMORY;
@@ -210,7 +151,7 @@ NTSTATUS rsvd_set_build_new(struct rsvd_set *set, char name[VHDSET_NAME_MAX])
 		slash != NULL ? slash + 1 : base, name));
 
 	if (NT_STATUS_IS_OK(status) &&
-	    strlcat(name, RSVD_BUILD_SUFFIX, VHDSET_NAME_MAX) >=
+	    strlcat(name, VHDSET_BUILD_SUFFIX, VHDSET_NAME_MAX) >=
 	    VHDSET_NAME_MAX) {
 		status = NT_STATUS_OBJECT_NAME_INVALID;
 	}
@@ -446,10 +387,10 @@ bool rsvd_part_merges(const struct rsvd_part *part)
 static bool is_built(const char *name)
 {
 	size_t length = strlen(name);
-	size_t end = strlen(RSVD_BUILD_SUFFIX);
+	size_t end = strlen(VHDSET_BUILD_SUFFIX);
 
 	return length > end &&
-		strcmp(name + length - end, RSVD_BUILD_SUFFIX) == 0;
+		strcmp(name + length - end, VHDSET_BUILD_SUFFIX) == 0;
 }
 
 /* Whether somebody is making it just now. */

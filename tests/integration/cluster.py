@@ -279,6 +279,7 @@ class Cluster(unittest.TestCase):
 
 
 if __name__ == '__main__':
+    from cluster_odx import Odx
     result = unittest.TextTestRunner(stream=sys.stdout).run(
         unittest.defaultTestLoader.loadTestsFromName('__main__'))
     bad = len(result.failures) + len(result.errors)

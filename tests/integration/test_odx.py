@@ -917,7 +917,7 @@ class Limits(lab.Case):
         path = tempfile.mkdtemp(prefix='hvrs-odx-')
         lab.run('mount', '-t', 'tmpfs', 'tmpfs', path)
         self.addCleanup(os.rmdir, path)
-        self.addCleanup(lab.run, 'umount', path)
+        self.addCleanup(lab.umount, path)
         os.chmod(path, 0o777)
         server = lab.Server({'s': (path, ['vfs objects = hvrs'])})
         self.addCleanup(server.stop)

@@ -196,6 +196,7 @@ static void test_a_record_is_stored_and_its_damage_seen(void **state)
 		.stamp = { 1, 2, 3, -4, 5, 6, 7 },
 		.leased = true, .source = 10, .source_inode = 11,
 		.user = "S-1-5-21-1", .name = "vm: disk.vhdx",
+		.path = "/shared/vm/.hvrs-tokens/x-9",
 	};
 	struct token_record again = {};
 	uint8_t *bytes = NULL;

@@ -658,10 +658,58 @@ static void test_names_of_its_own(void **state)
 	assert_false(vhdset_is_own_name("x.vhds", name));
 }
 
+static void test_notes_hold_names_of_the_set_alone(void **state)
+{
+	char text[] = "a_11111111-2222-3333-4444-555555555555.avhdx\n"
+		"a_21111111-2222-3333-4444-555555555555.avhdx.part\n"
+		"a_11111111-2222-3333-4444-555555555555.avhdx\n"
+		"b_11111111-2222-3333-4444-555555555555.avhdx\n"
+		"../a_11111111-2222-3333-4444-555555555555.avhdx\n"
+		"a_31111111-2222-3333-4444-555555555555.avhdx.part.part\n"
+		".part\n\n"
+		"a_41111111-2222-3333-4444-555555555555.avhdx";
+	char **notes = NULL;
+	size_t i = 0;
+
+	(void)state;
+	assert_int_equal(0, vhdset_notes_parse(NULL, "folder/a.vhds", text,
+					       &notes));
+	assert_string_equal("a_11111111-2222-3333-4444-555555555555.avhdx",
+			    notes[0]);
+	assert_string_equal(
+		"a_21111111-2222-3333-4444-555555555555.avhdx.part",
+		notes[1]);
+	assert_string_equal("a_41111111-2222-3333-4444-555555555555.avhdx",
+			    notes[2]);
+	assert_null(notes[3]);
+	talloc_free(notes);
+	assert_int_equal(0, vhdset_notes_parse(NULL, "a.vhds", &text[
+		sizeof(text) - 1], &notes));
+	assert_null(notes[0]);
+	talloc_free(notes);
+	for (i = 0; i < 2; i++) {
+		/* Ends between two names, and never runs on. */
+		char *many = talloc_strdup(NULL, "");
+		size_t n = 0;
+		size_t count = VHDSET_NOTES_MAX + i;
+
+		for (n = 0; n < count; n++) {
+			many = talloc_asprintf_append(many, "a_%08zx-2222-"
+				"3333-4444-555555555555.avhdx\n", n);
+		}
+		assert_int_equal(0, vhdset_notes_parse(many, "a.vhds", many,
+						       &notes));
+		assert_non_null(notes[VHDSET_NOTES_MAX - 1]);
+		assert_null(notes[VHDSET_NOTES_MAX]);
+		talloc_free(many);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_names_of_its_own),
+		cmocka_unit_test(test_notes_hold_names_of_the_set_alone),
 		cmocka_unit_test(test_windows_own_set_is_read),
 		cmocka_unit_test(test_new_set_has_the_bytes_windows_writes),
 		cmocka_unit_test(

@@ -47,12 +47,17 @@ static int list_one(struct tdb_context *tdb, TDB_DATA key, TDB_DATA value,
 		return 0;
 	}
 	printf("%s\n    %" PRIu64 " KiB from %" PRIu64 ", %s, %s %s, %" PRId64
-	       " s left, held by process %u\n", record.name,
+	       " s left, ", record.name,
 	       (record.length + 1023) / 1024, record.offset,
 	       record.leased ? "cloned when it must be" :
 	       record.pinned ? "pinned" : "dies with a change",
 	       record.bearer ? "for anybody, given to" : "for", record.user,
-	       left, record.process);
+	       left);
+	if (record.path[0] != '\0') {
+		printf("held by %s\n", record.path);
+	} else {
+		printf("held by process %u\n", record.process);
+	}
 	return 0;
 }
 
@@ -63,22 +68,29 @@ int command_tokens(int argc, char **argv)
 	struct tdb_context *tdb = NULL;
 	bool json = argc == 1 && strcmp(argv[0], "--json") == 0;
 	bool missing = false;
+	bool cluster = false;
 
 	if (argc > 0 && !json) {
 		fprintf(stderr, "hvrsctl tokens: unknown argument \"%s\"; "
 			"--json is all it takes\n", argv[argc - 1]);
 		return HVRSCTL_USAGE;
 	}
-	clock_gettime(CLOCK_BOOTTIME, &now);
+	cluster = hvrsctl_is_cluster();
+	clock_gettime(cluster ? CLOCK_REALTIME : CLOCK_BOOTTIME, &now);
 	listing.now_ms = (uint64_t)now.tv_sec * 1000 +
 		(uint64_t)now.tv_nsec / 1000000;
-	tdb = hvrsctl_database(HVRSCTL_LOCK, "hvrs_tokens.tdb", O_RDONLY,
-			       &missing);
-	if (tdb == NULL && !missing) {
-		return HVRSCTL_FAILED;
-	}
 	if (json) {
 		listing.list = json_array();
+	}
+	if (!cluster) {
+		tdb = hvrsctl_database(HVRSCTL_LOCK, "hvrs_tokens.tdb",
+				       O_RDONLY, &missing);
+	}
+	if (cluster ? hvrsctl_cluster_each("hvrs_tokens.tdb", false, list_one,
+					   &listing) != HVRSCTL_OK
+		    : tdb == NULL && !missing) {
+		json_decref(listing.list);
+		return HVRSCTL_FAILED;
 	}
 	if (tdb != NULL) {
 		tdb_traverse_read(tdb, list_one, &listing);
