@@ -213,8 +213,14 @@ static void sweep_timer(struct tevent_context *ev, struct tevent_timer *te,
 
 void hvrs_folder_begin(struct hvrs_share *share, struct connection_struct *conn)
 {
-	struct swept *swept = talloc_zero(share, struct swept);
+	struct tevent_context *ev = conn->sconn->ev_ctx;
+	struct swept *swept = NULL;
 
+	/* Not one that serves a client, as helpers of RPC make them. */
+	if (ev == NULL) {
+		return;
+	}
+	swept = talloc_zero(share, struct swept);
 	if (swept == NULL) {
 		return;
 	}
@@ -222,6 +228,5 @@ void hvrs_folder_begin(struct hvrs_share *share, struct connection_struct *conn)
 	if (swept->path == NULL) {
 		return;
 	}
-	tevent_add_timer(conn->sconn->ev_ctx, swept, timeval_zero(),
-			 sweep_timer, swept);
+	tevent_add_timer(ev, swept, timeval_zero(), sweep_timer, swept);
 }
