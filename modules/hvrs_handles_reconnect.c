@@ -142,33 +142,37 @@ static enum global_state global_look(const struct handle_record *r)
 static bool global_restore(struct smbXsrv_connection *xconn,
 			   const struct handle_record *r)
 {
-	struct smbXsrv_open_global0 global = {};
+	struct smbXsrv_open_global0 *global = talloc_zero(
+		talloc_tos(), struct smbXsrv_open_global0);
 	struct smbXsrv_open op = {
-		.table = xconn->client->open_table, .global = &global,
+		.table = xconn->client->open_table, .global = global,
 	};
-	char *owner = hvrs_text_back(talloc_tos(), r->owner);
+	char *owner = NULL;
 	NTSTATUS status = NT_STATUS_NO_MEMORY;
 
-	server_id_set_disconnected(&global.server_id);
-	global.open_global_id = (uint32_t)r->id;
-	global.open_persistent_id = r->id;
-	global.open_time = r->open_time;
-	global.create_guid = hvrs_guid_back(&r->create_guid);
-	global.client_guid = hvrs_guid_back(&r->client_guid);
-	global.disconnect_time = timeval_to_nttime(
+	if (global == NULL) {
+		return false;
+	}
+	owner = hvrs_text_back(global, r->owner);
+	server_id_set_disconnected(&global->server_id);
+	global->open_global_id = (uint32_t)r->id;
+	global->open_persistent_id = r->id;
+	global->open_time = r->open_time;
+	global->create_guid = hvrs_guid_back(&r->create_guid);
+	global->client_guid = hvrs_guid_back(&r->client_guid);
+	global->disconnect_time = timeval_to_nttime(
 		&(struct timeval){ .tv_sec = time(NULL) });
-	global.durable_timeout_msec = r->timeout_ms;
-	global.durable = true;
-	global.backend_cookie = hvrs_open_cookie(talloc_tos(), r->id);
-	global.channel_sequence = r->channel_sequence;
-	memcpy(global.lock_sequence_array, r->sequences,
-	       sizeof(global.lock_sequence_array));
-	if (owner != NULL && string_to_sid(&global.open_owner, owner) &&
-	    global.backend_cookie.data != NULL) {
+	global->durable_timeout_msec = r->timeout_ms;
+	global->durable = true;
+	global->backend_cookie = hvrs_open_cookie(global, r->id);
+	global->channel_sequence = r->channel_sequence;
+	memcpy(global->lock_sequence_array, r->sequences,
+	       sizeof(global->lock_sequence_array));
+	if (owner != NULL && string_to_sid(&global->open_owner, owner) &&
+	    global->backend_cookie.data != NULL) {
 		status = smbXsrv_open_update(&op);
 	}
-	data_blob_free(&global.backend_cookie);
-	TALLOC_FREE(owner);
+	TALLOC_FREE(global);
 	return NT_STATUS_IS_OK(status);
 }
 

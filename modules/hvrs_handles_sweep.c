@@ -215,11 +215,12 @@ static void keeper(void)
 	struct tevent_context *ev = global_event_context();
 	NTSTATUS status = NT_STATUS_OK;
 
-	status = series_be_keeper(global_messaging_context(), ev);
+	status = series_after_fork(global_messaging_context(), ev);
 	if (!NT_STATUS_IS_OK(status)) {
 		_exit(1);
 	}
 	close_connections();
+	series_process_title("keeper");
 	reopen_logs();
 	sweep_often(ev, &interval_ms);
 	while (true) {

@@ -122,7 +122,7 @@ static void hold(int ready)
 	uint64_t wait_ms = 0;
 
 	set_signals(&waiting);
-	process_set_title("smbd-hvrs", "hvrs tokens");
+	series_process_title("tokens");
 	close_sockets();
 	if (chdir("/") != 0 || !hvrs_pins_inherit()) {
 		return;

@@ -137,8 +137,12 @@ static void closing_timer(struct tevent_context *ev, struct tevent_timer *te,
 	TALLOC_FREE(closing);
 }
 
-/* smbd panics where reads or writes of the file are under way: not yet. */
-static bool close_later(struct messaging_context *msg_ctx,
+/*
+ * What hvrs sends, in the form that the core has for it since 4.22; false for
+ * anything else.  smbd panics where reads or writes of the file are under
+ * way: not yet.
+ */
+static bool close_ours(struct messaging_context *msg_ctx,
 			struct smbd_server_connection *sconn,
 			struct server_id from, const DATA_BLOB *data)
 {
@@ -153,8 +157,12 @@ static bool close_later(struct messaging_context *msg_ctx,
 		return false;
 	}
 	fsp = file_find_dif(sconn, message.id, message.share_file_id);
-	if (fsp == NULL || fsp->num_aio_requests == 0) {
-		return false;
+	if (fsp == NULL) {
+		return true;
+	}
+	if (fsp->num_aio_requests == 0) {
+		close_file_free(NULL, &fsp, NORMAL_CLOSE);
+		return true;
 	}
 	fsp->fsp_flags.closing = true;
 	while (i < fsp->num_aio_requests) {
@@ -183,7 +191,7 @@ static void close_message(struct messaging_context *msg_ctx,
 	struct smbd_server_connection *sconn = talloc_get_type_abort(
 		private_data, struct smbd_server_connection);
 
-	if (!close_later(msg_ctx, sconn, from, data)) {
+	if (!close_ours(msg_ctx, sconn, from, data)) {
 		msg_close_file(msg_ctx, private_data, type, from, data);
 	}
 }
@@ -305,6 +313,32 @@ static NTSTATUS hooked_process_create(struct smbd_smb2_request *req)
 	return status;
 }
 
+#if !SERIES_IS(SERIES_4_22)
+/*
+ * [MS-SMB2] 2.2.10: later ones announce it themselves, by the same parameter.
+ * The capabilities are at offset 8 of the answer to a TREE_CONNECT.
+ */
+static void announce_availability(struct smbd_smb2_request *req,
+				  NTSTATUS status, DATA_BLOB body)
+{
+	struct smbXsrv_tcon *tcon = NULL;
+
+	if (SVAL(SMBD_SMB2_IN_HDR_PTR(req), SMB2_HDR_OPCODE) != SMB2_OP_TCON ||
+	    !NT_STATUS_IS_OK(status) || body.length < 16 ||
+	    req->session == NULL || req->xconn->protocol < PROTOCOL_SMB3_00 ||
+	    !NT_STATUS_IS_OK(smb2srv_tcon_lookup(
+		    req->session, req->last_tid,
+		    timeval_to_nttime(&req->request_time), &tcon)) ||
+	    tcon->compat == NULL ||
+	    !lp_parm_bool(SNUM(tcon->compat), "smb3 share cap",
+			  "CONTINUOUS AVAILABILITY", false)) {
+		return;
+	}
+	SIVAL(body.data, 8, IVAL(body.data, 8) |
+	      SMB2_SHARE_CAP_CONTINUOUS_AVAILABILITY);
+}
+#endif
+
 static NTSTATUS hooked_done(struct smbd_smb2_request *req, NTSTATUS status,
 			    DATA_BLOB body, DATA_BLOB *dyn,
 			    const char *location)
@@ -317,6 +351,9 @@ static NTSTATUS hooked_done(struct smbd_smb2_request *req, NTSTATUS status,
 			return NT_STATUS_OK;
 		}
 	}
+#if !SERIES_IS(SERIES_4_22)
+	announce_availability(req, status, body);
+#endif
 	if (client != NULL &&
 	    client->reply(req, status, body, dyn, location)) {
 		return NT_STATUS_OK;

@@ -215,19 +215,26 @@ static inline int series_renameat(struct connection_struct *conn,
 #endif
 }
 
-/* A forked process becomes the keeper, which smbd's end ends. */
-static inline NTSTATUS series_be_keeper(struct messaging_context *msg_ctx,
-					struct tevent_context *ev)
+/* A forked process becomes one of smbd's own, which smbd's end ends. */
+static inline NTSTATUS series_after_fork(struct messaging_context *msg_ctx,
+					 struct tevent_context *ev)
 {
 #if SERIES_IS(SERIES_4_22)
-	NTSTATUS status = reinit_after_fork(msg_ctx, ev, false);
-
-	if (NT_STATUS_IS_OK(status)) {
-		process_set_title("smbd-hvrs", "hvrs keeper");
-	}
-	return status;
+	return reinit_after_fork(msg_ctx, ev, false);
 #else
-	return reinit_after_fork(msg_ctx, ev, false, "smbd-hvrs");
+	return reinit_after_fork(msg_ctx, ev, false, NULL);
+#endif
+}
+
+/* What lists of processes show: "smbd-hvrs", and longer "hvrs PURPOSE". */
+static inline void series_process_title(const char *purpose)
+{
+#if SERIES_IS(SERIES_4_22)
+	/* Both formats are given the purpose; the short one shows nothing. */
+	process_set_title("smbd-hvrs%.0s", "hvrs %s", purpose);
+#else
+	(void)purpose;
+	prctl_set_comment("smbd-hvrs");
 #endif
 }
 

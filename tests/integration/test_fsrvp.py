@@ -534,8 +534,10 @@ class NoRegistry(FsrvpCase):
     def test_it_is_refused_and_the_line_named(self):
         self.expect(fsrvp.NOT_SUPPORTED,
                     self.client.is_path_supported(unc('vm'))[0])
+        # Samba 4.17 starts its helpers with their usual log.
         logs = ''.join(open(path, errors='replace').read() for path in
-                       glob.glob(self.server.directory + '/*')
+                       glob.glob(self.server.directory + '/*') +
+                       glob.glob('/var/log/samba/log.rpcd_fsrvp')
                        if os.path.isfile(path))
         self.assertIn('registry shares = yes', logs)
 
@@ -549,13 +551,21 @@ class Smbtorture(FsrvpCase):
     settings = SETTINGS + ['hvrs:fsrvp legacy statuses = yes',
                            'fss:sequence timeout = 1']
     options = ['vfs objects = shadow_copy2 hvrs']
-    tests = 10
+    tests = ['rpc.fsrvp']
+    count = 10
+    if lab.SERIES < (4, 22):
+        # Its first test ends smbtorture itself, before it comes to us.
+        tests = ['rpc.fsrvp.fsrvp.' + name for name in (
+            'sc_share_io', 'enum_created', 'bad_id', 'sc_set_abort',
+            'create_simple', 'set_ctx', 'get_version', 'is_path_supported',
+            'seq_timeout')]
+        count = 9
 
     def test_rpc_fsrvp(self):
         done = subprocess.run(
             ['smbtorture', '//127.0.0.1/fsrvp_share', '-p',
              str(self.server.port), '-U', 'hvrsadmin%hvrsadmin',
-             '--option=fss:sequence timeout=1', 'rpc.fsrvp'],
+             '--option=fss:sequence timeout=1', *self.tests],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             timeout=120)
         results = [line for line in done.stdout.split('\n')
@@ -564,7 +574,7 @@ class Smbtorture(FsrvpCase):
         self.assertEqual([], [line for line in results
                               if not line.startswith('success')],
                          done.stdout[:5000])
-        self.assertEqual(self.tests, len(results), results)
+        self.assertEqual(self.count, len(results), results)
 
 
 class SmbtortureBtrfs(Smbtorture):

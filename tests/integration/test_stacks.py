@@ -97,7 +97,7 @@ def exercise(case, stack, name='hvrs-stack.vhdx', hooks=True):
         wanted[8192:16384] = SOURCE[8192:16384]
         case.assertEqual(16384, lab.shared(path, 0, 16384))
     check('clone ex')
-    request(fsctl.GET_INTEGRITY, b'', extents, 'integrity')
+    request(fsctl.GET_INTEGRITY, b'', ours, 'integrity')
     request(fsctl.QUERY_FILE_REGIONS, b'', fsctls, 'regions')
     request(fsctl.SET_SPARSE, b'', True, 'set sparse')
     out = request(fsctl.QUERY_ALLOCATED_RANGES, fsctl.query(0, SIZE), True,
