@@ -148,8 +148,10 @@ class Zombie(unittest.TestCase):
             self.assertEqual(R | H | W, lease_state(again), way)
             self.assertEqual(OK, again.lock(1 << 40, 1, unlock=True), way)
             self.assertEqual(OK, again.close(), way)
-            # The process of a lost connection may have got the new one.
-            self.assertEqual(way == 'lost', lab.is_running(pid), way)
+            # The process of a lost connection may have got the new one; that
+            # of Samba 4.17 is at an end with its writes.
+            self.assertEqual(way == 'lost' and lab.SERIES >= (4, 22),
+                             lab.is_running(pid), way)
             client.drop()
 
     def test_writes_in_threads(self):
