@@ -26,7 +26,9 @@ else
 
 SAMBA ?= /usr/src/hvrs-samba
 HVRS_OUT ?= build/waf/$(LAB_RELEASE)
-export HVRS_OUT
+# waf remembers in it which folder it builds in.
+WAFLOCK = .lock-waf-$(subst /,-,$(HVRS_OUT))
+export HVRS_OUT WAFLOCK
 WAF = python3 $(SAMBA)/tree/buildtools/bin/waf
 
 all: configured
