@@ -20,7 +20,7 @@
 
 /* How long after its exit began a process waits for its own threads. */
 #define THREADS_MS 1000
-#define READY_MS 5000
+#define READY_S 5
 
 /* The limits of others may take a token away. */
 #define LOOK_MS 1000
@@ -96,7 +96,7 @@ static void notice(int number)
 static void set_signals(sigset_t *_waiting)
 {
 	const int others[] = {
-		SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD, SIGPIPE, SIGALRM,
+		SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD, SIGPIPE,
 	};
 	sigset_t blocked;
 	size_t i = 0;
@@ -105,6 +105,7 @@ static void set_signals(sigset_t *_waiting)
 	sigdelset(_waiting, SIGIO);
 	sigdelset(_waiting, SIGTERM);
 	sigdelset(_waiting, SIGINT);
+	sigdelset(_waiting, SIGALRM);
 	sigemptyset(&blocked);
 	sigaddset(&blocked, SIGIO);
 	for (i = 0; i < ARRAY_SIZE(others); i++) {
@@ -112,6 +113,7 @@ static void set_signals(sigset_t *_waiting)
 	}
 	CatchSignal(SIGTERM, SIG_DFL);
 	CatchSignal(SIGINT, SIG_DFL);
+	CatchSignal(SIGALRM, SIG_DFL);
 	CatchSignal(SIGIO, notice);
 	sigprocmask(SIG_SETMASK, &blocked, NULL);
 }
@@ -121,7 +123,9 @@ static void hold(int ready)
 	sigset_t waiting;
 	uint64_t wait_ms = 0;
 
+	/* A lock that a thread held at the fork is held for ever. */
 	set_signals(&waiting);
+	alarm(READY_S);
 	series_process_title("tokens");
 	close_sockets();
 	if (chdir("/") != 0 || !hvrs_pins_inherit()) {
@@ -132,6 +136,7 @@ static void hold(int ready)
 		return;
 	}
 	close(ready);
+	alarm(0);
 	do {
 		hvrs_leases_serve();
 		if (!hvrs_pins_tend(&wait_ms)) {
@@ -147,7 +152,7 @@ static void wait_until_ready(int ready)
 {
 	struct pollfd watch = { .fd = ready, .events = POLLIN };
 
-	while (poll(&watch, 1, READY_MS) == -1 && errno == EINTR) {
+	while (poll(&watch, 1, READY_S * 1000) == -1 && errno == EINTR) {
 	}
 }
 

@@ -3,6 +3,7 @@ cluster.py."""
 
 import json
 import os
+import random
 import shutil
 import time
 import unittest
@@ -206,6 +207,62 @@ class Odx(unittest.TestCase):
             self.assertIn('coherent: from.vhdx', str(json.loads(
                 on(node, 'hvrsctl', 'tokens', '--json'))))
             self.assertIn('held by ' + FOLDER, on(node, 'hvrsctl', 'tokens'))
+
+    def test_the_limits_are_of_all_nodes(self):
+        files = [self.open(node, 'from.vhdx', share='few')
+                 for node in range(3)]
+        tokens = []
+        for i in range(7):
+            tokens.append(odx.get(files[i % 3], 0, 4 * MIB)[2])
+            # The oldest goes by the clock.
+            time.sleep(0.01)
+        for token in tokens[:4]:
+            self.is_over(token)
+        for token in tokens[4:]:
+            self.is_old(token)
+
+    def test_random_operations(self):
+        """Files, tokens and nodes against a model of them."""
+        random.seed(int(os.environ.get('HVRS_SEED') or 1))
+        size = 256 * KIB
+        model = [bytearray(lab.pattern(size, i)) for i in range(3)]
+        for i in range(3):
+            self.make('model%d' % i, bytes(model[i]))
+        files = [[self.open(node, 'model%d' % i) for i in range(3)]
+                 for node in range(3)]
+        tokens = []
+        for step in range(int(os.environ.get('HVRS_LONG') or 0) * 5000 or
+                          600):
+            node, i = random.randrange(3), random.randrange(3)
+            unit = random.choice((512, 4096))
+            offset = random.randrange(size // unit) * unit
+            length = min(random.choice((1, 7, 8, 64)) * unit, size - offset)
+            what = random.random()
+            if what < 0.4:
+                data = random.randbytes(length)
+                if random.random() < 0.2:
+                    lab.put(self.path('model%d' % i), offset, data)
+                else:
+                    files[node][i].write(offset, data)
+                model[i][offset:offset + length] = data
+            elif what < 0.65 or not tokens:
+                moved, _, token = odx.get(files[node][i], offset, length)
+                self.assertEqual(length, moved)
+                tokens.append((token, bytes(model[i][offset:offset +
+                                                     length])))
+                del tokens[:-20]
+            else:
+                token, data = random.choice(tokens)
+                length = min(len(data), size - offset)
+                odx.put(files[node][i], offset, length, token)
+                model[i][offset:offset + length] = data[:length]
+            if step % 50 == 49:
+                for i in range(3):
+                    self.assertTrue(bytes(model[i]) == files[
+                        random.randrange(3)][i].read(0, size), step)
+        for i in range(3):
+            self.assertTrue(bytes(model[i]) == lab.content(
+                self.path('model%d' % i)))
 
     def test_between_shares_and_without_being_told(self):
         """A share whose file system is not said to be coherent has none."""
