@@ -274,9 +274,9 @@ static const struct feature features[] = {
 };
 
 /*
- * What keeps state that only one machine has: the index of handles, the fence
- * of a shared disk, the freeze of a snapshot; and what lies in files that
- * another node may see late.  Through that it would be wrong without a word.
+ * What keeps state that only one machine has: the index of handles, the freeze
+ * of a snapshot; and what lies in files that another node may see late.
+ * Through that it would be wrong without a word.
  */
 static const enum option_id one_machine[] = {
 	OPTION_PERSISTENT, OPTION_RESILIENT, OPTION_OFFLOAD,
@@ -285,7 +285,7 @@ static const enum option_id one_machine[] = {
 
 static bool works_on_cluster(const struct hvrs_share *share, enum option_id id)
 {
-	return id == OPTION_OFFLOAD &&
+	return (id == OPTION_OFFLOAD || id == OPTION_SHARED_DISKS) &&
 		share->asked[OPTION_COHERENT] == OPTION_YES;
 }
 

@@ -6,12 +6,18 @@
 #include "serverid.h"
 #include "util_tdb.h"
 
+#include "option/option.h"
+#include "rsvd/fence.h"
+#include "rsvd/record_file.h"
+#include "util/guid.h"
+
 #define LIVE "hvrs_rsvd_live.tdb"
 #define KEPT "hvrs_rsvd.tdb"
 
 struct state_rsvd {
-	struct db_context *live;
+	struct db_context *live;	/* NULL on a cluster */
 	struct db_context *kept;
+	char *folder;
 };
 
 static struct db_context *open_one(TALLOC_CTX *mem_ctx, char *path,
@@ -33,6 +39,149 @@ static struct db_context *open_one(TALLOC_CTX *mem_ctx, char *path,
 	return db;
 }
 
+/* ---- the folder ---------------------------------------------------------------------- */
+
+static bool folder_make(const char *path)
+{
+	struct stat st = {};
+
+	if (mkdir(path, 0700) != 0 && errno != EEXIST) {
+		DBG_ERR("hvrs: shared disks: the folder %s cannot be made: "
+			"%s\n", path, strerror(errno));
+		return false;
+	}
+	if (lstat(path, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != 0 ||
+	    (st.st_mode & 022) != 0) {
+		DBG_ERR("hvrs: shared disks: %s is not a folder that only root "
+			"may change; shared disks stay off\n", path);
+		return false;
+	}
+	return true;
+}
+
+/* The name of the folder, which it has in itself; -ENOENT where it has none. */
+static int folder_name(const char *path, char name[GUID_TEXT_SIZE])
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	struct guid id = {};
+	ssize_t got = 0;
+
+	if (fd < 0) {
+		return -errno;
+	}
+	got = read(fd, name, GUID_TEXT_SIZE - 1);
+	close(fd);
+	if (got < 0) {
+		return -errno;
+	}
+	name[got] = '\0';
+	return guid_parse(name, strlen(name), &id);
+}
+
+/* A new one, whole or not at all; another node may be first. */
+static int folder_name_new(const char *path, char name[GUID_TEXT_SIZE])
+{
+	char *part = talloc_asprintf(talloc_tos(), "%s.%d-%u", path,
+				     (int)getpid(), generate_random());
+	struct guid id = {};
+	int fd = -1;
+	int ret = guid_random(&id);
+
+	if (part == NULL || ret != 0) {
+		return -ENOMEM;
+	}
+	guid_format(&id, false, name);
+	fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0) {
+		return -errno;
+	}
+	if (write(fd, name, strlen(name)) != (ssize_t)strlen(name) ||
+	    fsync(fd) != 0 || link(part, path) != 0) {
+		ret = errno == EEXIST ? 0 : -errno;
+	}
+	close(fd);
+	unlink(part);
+	TALLOC_FREE(part);
+	return ret != 0 ? ret : folder_name(path, name);
+}
+
+/*
+ * Two nodes that took different folders for the one they share would each
+ * grant what only one may have: the name in the folder is also in a database
+ * of all nodes.
+ */
+static bool folder_is_shared(struct state_rsvd *db)
+{
+	static const char key[] = "folder";
+	char *path = talloc_asprintf(talloc_tos(), "%s/id", db->folder);
+	char name[GUID_TEXT_SIZE] = "";
+	TDB_DATA tdb_key = string_term_tdb_data(key);
+	TDB_DATA known = {};
+	NTSTATUS status = NT_STATUS_NO_MEMORY;
+	int ret = -ENOMEM;
+
+	if (path != NULL) {
+		ret = folder_name(path, name);
+		status = dbwrap_fetch(db->kept, talloc_tos(), tdb_key,
+				      &known);
+	}
+	if (ret == -ENOENT && NT_STATUS_EQUAL(status, NT_STATUS_NOT_FOUND)) {
+		ret = folder_name_new(path, name);
+	}
+	if (ret == 0 && NT_STATUS_EQUAL(status, NT_STATUS_NOT_FOUND)) {
+		status = dbwrap_trans_store(
+			db->kept, tdb_key, make_tdb_data(
+				(uint8_t *)name, strlen(name)), TDB_INSERT);
+		if (!NT_STATUS_IS_OK(status)) {
+			/* Another node may have been first. */
+			status = dbwrap_fetch(db->kept, talloc_tos(), tdb_key,
+					      &known);
+		} else {
+			known.dptr = talloc_memdup(talloc_tos(), name,
+						   strlen(name));
+			known.dsize = strlen(name);
+		}
+	}
+	if (ret != 0 || !NT_STATUS_IS_OK(status) || known.dptr == NULL ||
+	    known.dsize != strlen(name) ||
+	    memcmp(known.dptr, name, known.dsize) != 0) {
+		DBG_ERR("hvrs: shared disks: %s is not known to be the same "
+			"folder on every node (%s holds \"%s\", the cluster's "
+			"%s \"%.*s\"%s%s). It must lie on the file system "
+			"that the nodes share; where it was moved, its file id "
+			"goes with it. Shared disks stay off\n", db->folder,
+			path != NULL ? path : "", name, KEPT,
+			(int)known.dsize, (const char *)known.dptr,
+			ret != 0 ? ": " : "", ret != 0 ? strerror(-ret) : "");
+		return false;
+	}
+	TALLOC_FREE(known.dptr);
+	TALLOC_FREE(path);
+	return true;
+}
+
+static bool folder_open(struct state_rsvd *db)
+{
+	const char *store = lp_parm_const_string(
+		GLOBAL_SECTION_SNUM, "hvrs",
+		option_row_get(OPTION_HANDLE_STORE)->name, "");
+
+	if (!lp_clustering()) {
+		db->folder = lock_path(db, "hvrs");
+		return db->folder != NULL && folder_make(db->folder);
+	}
+	if (store[0] != '/') {
+		DBG_ERR("hvrs: shared disks: clustering = yes, and hvrs:%s "
+			"does not name a folder on the file system that the "
+			"nodes share; shared disks stay off\n",
+			option_row_get(OPTION_HANDLE_STORE)->name);
+		return false;
+	}
+	db->folder = talloc_asprintf(db, "%s/disks", store);
+	return db->folder != NULL && folder_make(store) &&
+		folder_make(db->folder) && folder_is_shared(db);
+}
+
 struct state_rsvd *state_rsvd_open(TALLOC_CTX *mem_ctx)
 {
 	struct state_rsvd *db = talloc_zero(mem_ctx, struct state_rsvd);
@@ -41,14 +190,33 @@ struct state_rsvd *state_rsvd_open(TALLOC_CTX *mem_ctx)
 		return NULL;
 	}
 	/* A file may be closed under the lock of its share modes. */
-	db->live = open_one(db, lock_path(db, LIVE), DBWRAP_LOCK_ORDER_2);
+	if (!lp_clustering()) {
+		db->live = open_one(db, lock_path(db, LIVE),
+				    DBWRAP_LOCK_ORDER_2);
+	}
 	db->kept = open_one(db, state_path(db, KEPT), DBWRAP_LOCK_ORDER_3);
-	if (db->live == NULL || db->kept == NULL) {
+	if ((db->live == NULL && !lp_clustering()) || db->kept == NULL ||
+	    !folder_open(db)) {
 		talloc_free(db);
 		return NULL;
 	}
 	return db;
 }
+
+char *state_rsvd_path(TALLOC_CTX *mem_ctx, const struct state_rsvd *db,
+		      const struct file_id *id, const char *kind)
+{
+	return talloc_asprintf(mem_ctx, "%s/%llx-%llx.%s", db->folder,
+			       (unsigned long long)id->devid,
+			       (unsigned long long)id->inode, kind);
+}
+
+bool state_rsvd_is_apart(const struct state_rsvd *db)
+{
+	return db->live == NULL;
+}
+
+/* ---- records ------------------------------------------------------------------------- */
 
 static void log_strange(const char *name, const char *why)
 {
@@ -64,26 +232,60 @@ static TDB_DATA live_key(const struct state_rsvd_key *key, uint8_t out[16])
 	return make_tdb_data(out, 16);
 }
 
+/* The bytes of the record, under its lock. */
+static int lock_bytes(struct state_rsvd *db, const struct state_rsvd_key *key,
+		      unsigned wait_ms, struct state_rsvd_lock *lock,
+		      TDB_DATA *_value)
+{
+	uint8_t bytes[16];
+	char *path = NULL;
+	int ret = 0;
+
+	if (db->live != NULL) {
+		lock->rec = dbwrap_fetch_locked(db->live, lock,
+						live_key(key, bytes));
+		if (lock->rec == NULL) {
+			return -EIO;
+		}
+		*_value = dbwrap_record_get_value(lock->rec);
+		return 0;
+	}
+	path = state_rsvd_path(lock, db, &key->id, "record");
+	if (path == NULL) {
+		return -ENOMEM;
+	}
+	ret = rsvd_record_file_lock(lock, path, wait_ms, &lock->file,
+				    &_value->dptr, &_value->dsize);
+	if (ret == -EINVAL) {
+		log_strange(path, "it is damaged");
+	} else if (ret == -ETIMEDOUT && wait_ms >= 1000) {
+		DBG_ERR("hvrs: shared disks: %s is locked by a process of "
+			"another node that does not go on\n", path);
+	} else if (ret != 0 && ret != -ETIMEDOUT) {
+		DBG_ERR("hvrs: shared disks: %s: %s\n", path, strerror(-ret));
+	}
+	TALLOC_FREE(path);
+	return ret;
+}
+
 int state_rsvd_lock(TALLOC_CTX *mem_ctx, struct state_rsvd *db,
-		    const struct state_rsvd_key *key,
+		    const struct state_rsvd_key *key, unsigned wait_ms,
 		    struct state_rsvd_lock **_lock)
 {
 	struct state_rsvd_lock *lock = talloc_zero(mem_ctx,
 						   struct state_rsvd_lock);
 	const char *why = NULL;
-	uint8_t bytes[16];
 	TDB_DATA value = {};
 	int ret = 0;
 
 	if (lock == NULL) {
 		return -ENOMEM;
 	}
-	lock->rec = dbwrap_fetch_locked(db->live, lock, live_key(key, bytes));
-	if (lock->rec == NULL) {
+	ret = lock_bytes(db, key, wait_ms, lock, &value);
+	if (ret != 0) {
 		talloc_free(lock);
-		return -EIO;
+		return ret;
 	}
-	value = dbwrap_record_get_value(lock->rec);
 	if (value.dsize == 0) {
 		lock->record = rsvd_record_create(lock);
 		ret = lock->record != NULL ? 0 : -ENOMEM;
@@ -92,7 +294,7 @@ int state_rsvd_lock(TALLOC_CTX *mem_ctx, struct state_rsvd *db,
 		ret = rsvd_record_decode(lock, value.dptr, value.dsize,
 					 &lock->record, &why);
 		if (ret == -EINVAL || ret == -EPROTONOSUPPORT) {
-			log_strange(LIVE, why);
+			log_strange(db->live != NULL ? LIVE : db->folder, why);
 		}
 	}
 	if (ret != 0) {
@@ -103,6 +305,27 @@ int state_rsvd_lock(TALLOC_CTX *mem_ctx, struct state_rsvd *db,
 	return 0;
 }
 
+static int store_file(struct state_rsvd_lock *lock)
+{
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+	int ret = 0;
+
+	if (lock->record->open_count > 0) {
+		ret = rsvd_record_encode(lock, lock->record, &bytes, &length);
+	}
+	if (ret == 0) {
+		ret = rsvd_record_file_store(lock->file, bytes, length);
+	}
+	TALLOC_FREE(bytes);
+	if (ret != 0) {
+		DBG_ERR("hvrs: shared disk %s: its record cannot be written: "
+			"%s\n", lock->record->path != NULL ?
+			lock->record->path : "", strerror(-ret));
+	}
+	return ret;
+}
+
 int state_rsvd_store(struct state_rsvd_lock *lock)
 {
 	uint8_t *bytes = NULL;
@@ -110,6 +333,9 @@ int state_rsvd_store(struct state_rsvd_lock *lock)
 	NTSTATUS status = NT_STATUS_OK;
 	int ret = 0;
 
+	if (lock->file != NULL) {
+		return store_file(lock);
+	}
 	if (lock->record->open_count == 0) {
 		status = dbwrap_record_delete(lock->rec);
 		if (NT_STATUS_EQUAL(status, NT_STATUS_NOT_FOUND)) {
@@ -132,7 +358,22 @@ int state_rsvd_store(struct state_rsvd_lock *lock)
 	return 0;
 }
 
-bool state_rsvd_sweep(struct rsvd_record *record,
+bool state_rsvd_is_alive(const struct state_rsvd *db, const char *fence,
+			 const struct rsvd_record_open *open)
+{
+	struct server_id id = {
+		.pid = open->pid, .task_id = open->task,
+		.vnn = open->vnn, .unique_id = open->unique,
+	};
+
+	if (state_rsvd_is_apart(db)) {
+		return rsvd_fence_is_held_at(fence, open->slot);
+	}
+	return serverid_exists(&id);
+}
+
+bool state_rsvd_sweep(const struct state_rsvd *db, const char *fence,
+		      struct rsvd_record *record,
 		      bool (*is_kept)(uint64_t open_id))
 {
 	bool changed = false;
@@ -140,12 +381,8 @@ bool state_rsvd_sweep(struct rsvd_record *record,
 
 	while (i-- > 0) {
 		const struct rsvd_record_open *open = &record->opens[i];
-		struct server_id id = {
-			.pid = open->pid, .task_id = open->task,
-			.vnn = open->vnn, .unique_id = open->unique,
-		};
 
-		if (!serverid_exists(&id) &&
+		if (!state_rsvd_is_alive(db, fence, open) &&
 		    !(open->persistent && is_kept(open->open_id))) {
 			rsvd_record_open_remove(record, i);
 			changed = true;
@@ -178,6 +415,10 @@ int state_rsvd_kept_load(struct state_rsvd *db,
 	}
 	if (!NT_STATUS_IS_OK(status)) {
 		return -EIO;
+	}
+	if (value.dsize == 0) {
+		/* What CTDB leaves of a record that was deleted. */
+		return -ENOENT;
 	}
 	ret = scsi_pr_decode(value.dptr, value.dsize, _pr, &why);
 	if (ret == 0) {

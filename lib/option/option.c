@@ -230,14 +230,21 @@ static const struct option_row rows[OPTION_COUNT] = {
 	[OPTION_HANDLE_STORE] = {
 		.name = "handle store", .kind = OPTION_PATH,
 		.global = true, .standard = "",
-		.help = "directory of the log of handles; empty: \"hvrs\" in "
-			"smbd's state directory",
+		.help = "directory of the log of handles, and on a cluster of "
+			"the state of shared disks; empty: \"hvrs\" in smbd's "
+			"state directory",
 	},
 	[OPTION_HANDLE_SYNC] = {
 		.name = "handle store sync", .kind = OPTION_SWITCH,
 		.global = true, .standard = "yes",
 		.help = "handles outlive a power failure too; no: only the "
 			"end of smbd",
+	},
+	[OPTION_FENCE_COMMAND] = {
+		.name = "fence command", .kind = OPTION_PATH,
+		.global = true, .standard = "",
+		.help = "program that ends a process of another node, or the "
+			"node; empty: none",
 	},
 	[OPTION_CORE_HOOKS] = {
 		.name = "core hooks", .kind = OPTION_SWITCH, .global = true,

@@ -1,6 +1,12 @@
 /*
- * The fence of a shared disk on one machine.  Bytes of the file beyond the
- * page are locks: one for COMPARE AND WRITE, one for each slot.
+ * The fence of a shared disk.  Bytes of the file beyond the page are locks: one
+ * for COMPARE AND WRITE, one for each slot.
+ *
+ * On one machine the page is mapped.  Among several it is this process' own
+ * copy, of which pull() reads a part and push() writes one: the head from and
+ * to the file of all, a slot from and to that slot's.  So what a plain write
+ * publishes goes to a file that nobody else writes to, and that others read
+ * when they change reservations.
  */
 #include "rsvd/fence.h"
 
@@ -37,7 +43,8 @@ struct slot {
 	uint64_t pid;
 	struct guid nexus;
 	struct rsvd_fence_counters counters;
-	uint64_t unused[7];
+	uint32_t node;
+	uint32_t unused[13];
 	struct range ranges[RANGES];	/* that are being changed */
 };
 
@@ -53,6 +60,11 @@ struct page {
 struct rsvd_fence {
 	int fd;
 	struct page *page;
+	bool apart;		/* the page is a copy */
+	char *path;
+	int slot_fds[RSVD_FENCE_SLOTS];	/* apart: files, or -1 */
+	int error;
+	uint64_t published;	/* apart: what the slot's file has */
 	uint32_t slot;
 	bool exclusive;
 	uint64_t ranges;	/* entries in use, as bits */
@@ -85,15 +97,122 @@ static int lock_byte(int fd, int command, short type, off_t at,
 	return 0;
 }
 
+/* ---- the page -------------------------------------------------------------------- */
+
+/* The file behind a part of the page; -errno, -ENOENT for a slot never used. */
+static int file_of(struct rsvd_fence *fence, const void *part, off_t *_at)
+{
+	const uint8_t *start = (const uint8_t *)fence->page;
+	size_t at = (size_t)((const uint8_t *)part - start);
+	size_t slot = 0;
+	char *path = NULL;
+
+	if (at < offsetof(struct page, slots)) {
+		*_at = (off_t)at;
+		return fence->fd;
+	}
+	at -= offsetof(struct page, slots);
+	slot = at / sizeof(struct slot);
+	*_at = (off_t)(at % sizeof(struct slot));
+	if (fence->slot_fds[slot] >= 0) {
+		return fence->slot_fds[slot];
+	}
+	path = talloc_asprintf(fence, "%s.%zu", fence->path, slot);
+	if (path == NULL) {
+		return -ENOMEM;
+	}
+	fence->slot_fds[slot] = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	talloc_free(path);
+	return fence->slot_fds[slot] >= 0 ? fence->slot_fds[slot] : -errno;
+}
+
+/* Makes a part of the copy what the file has. */
+static int pull(struct rsvd_fence *fence, void *part, size_t length)
+{
+	off_t at = 0;
+	ssize_t got = 0;
+	int fd = -1;
+
+	if (!fence->apart) {
+		return 0;
+	}
+	fd = file_of(fence, part, &at);
+	if (fd < 0) {
+		return fd;
+	}
+	got = pread(fd, part, length, at);
+	if (got == (ssize_t)length) {
+		return 0;
+	}
+	return got < 0 ? -errno : -EIO;
+}
+
+/* Makes a part of the file what the copy has. */
+static int push(struct rsvd_fence *fence, const void *part, size_t length)
+{
+	off_t at = 0;
+	ssize_t put = 0;
+	int fd = -1;
+
+	if (!fence->apart) {
+		return 0;
+	}
+	fd = file_of(fence, part, &at);
+	put = fd < 0 ? 0 : pwrite(fd, part, length, at);
+	if (fd >= 0 && put == (ssize_t)length) {
+		return 0;
+	}
+	fence->error = fd < 0 ? fd : put < 0 ? -errno : -EIO;
+	return fence->error;
+}
+
+int rsvd_fence_error(const struct rsvd_fence *fence)
+{
+	return fence->error;
+}
+
 static int fence_destructor(struct rsvd_fence *fence)
 {
-	if (fence->page != NULL) {
+	size_t i = 0;
+
+	if (fence->page != NULL && !fence->apart) {
 		munmap(fence->page, sizeof(*fence->page));
+	}
+	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
+		if (fence->slot_fds[i] >= 0) {
+			close(fence->slot_fds[i]);
+		}
 	}
 	if (fence->fd >= 0) {
 		close(fence->fd);
 	}
 	return 0;
+}
+
+/* The head of the copy; whoever is first makes the file. */
+static int head_read(struct rsvd_fence *fence, const struct stat *st)
+{
+	const size_t head = offsetof(struct page, slots);
+
+	fence->page = talloc_zero(fence, struct page);
+	if (fence->page == NULL) {
+		return -ENOMEM;
+	}
+	if (st->st_size == 0) {
+		/* All write the same. */
+		fence->page->magic = MAGIC;
+		if (ftruncate(fence->fd, (off_t)head) != 0) {
+			return -errno;
+		}
+		return push(fence, &fence->page->magic,
+			    sizeof(fence->page->magic));
+	}
+	if (st->st_size != (off_t)head) {
+		return -EINVAL;
+	}
+	/* Its maker may not have come to the magic yet. */
+	fence->page->magic = MAGIC;
+	return push(fence, &fence->page->magic, sizeof(fence->page->magic));
 }
 
 static int fence_map(struct rsvd_fence *fence)
@@ -103,6 +222,9 @@ static int fence_map(struct rsvd_fence *fence)
 
 	if (fstat(fence->fd, &st) != 0) {
 		return -errno;
+	}
+	if (fence->apart) {
+		return head_read(fence, &st);
 	}
 	if (st.st_size != 0 && st.st_size != (off_t)sizeof(struct page)) {
 		return -EINVAL;
@@ -125,18 +247,24 @@ static int fence_map(struct rsvd_fence *fence)
 	return 0;
 }
 
-static void range_put(struct range *range, uint64_t start, uint64_t end)
+static int range_put(struct rsvd_fence *fence, struct range *range,
+		     uint64_t start, uint64_t end)
 {
+	int ret = 0;
+
 	__atomic_store_n(&range->start, start, __ATOMIC_RELAXED);
+	ret = push(fence, &range->start, sizeof(range->start));
 	__atomic_store_n(&range->end, end, __ATOMIC_SEQ_CST);
+	return ret != 0 ? ret : push(fence, &range->end, sizeof(range->end));
 }
 
-static void range_clear(struct range *range)
+static int range_clear(struct rsvd_fence *fence, struct range *range)
 {
 	__atomic_store_n(&range->end, 0, __ATOMIC_SEQ_CST);
+	return push(fence, &range->end, sizeof(range->end));
 }
 
-static bool range_meets(const struct range *range, uint64_t start,
+static bool range_is_in(const struct range *range, uint64_t start,
 			uint64_t end)
 {
 	uint64_t its_end = __atomic_load_n(&range->end, __ATOMIC_SEQ_CST);
@@ -145,18 +273,63 @@ static bool range_meets(const struct range *range, uint64_t start,
 		__atomic_load_n(&range->start, __ATOMIC_SEQ_CST) < end;
 }
 
+/* The same as the file has it now; true also where it cannot be told. */
+static bool range_meets(struct rsvd_fence *fence, struct range *range,
+			uint64_t start, uint64_t end)
+{
+	/* In this order: see struct range. */
+	if (pull(fence, &range->end, sizeof(range->end)) != 0) {
+		return true;
+	}
+	if (__atomic_load_n(&range->end, __ATOMIC_SEQ_CST) <= start) {
+		return false;
+	}
+	return pull(fence, &range->start, sizeof(range->start)) != 0 ||
+		range_is_in(range, start, end);
+}
+
+/*
+ * The slot's file, before anybody can have the slot: so whoever has one has
+ * made those of all before it.
+ */
+static int slot_create(struct rsvd_fence *fence, uint32_t i)
+{
+	char *path = NULL;
+	int ret = 0;
+
+	if (!fence->apart || fence->slot_fds[i] >= 0) {
+		return 0;
+	}
+	path = talloc_asprintf(fence, "%s.%u", fence->path, i);
+	if (path == NULL) {
+		return -ENOMEM;
+	}
+	fence->slot_fds[i] = open(path, O_RDWR | O_CREAT | O_CLOEXEC |
+				  O_NOFOLLOW, 0600);
+	ret = fence->slot_fds[i] >= 0 ? 0 : -errno;
+	talloc_free(path);
+	return ret;
+}
+
 static int fence_take_slot(struct rsvd_fence *fence, const struct guid *nexus,
-			   uint64_t pid)
+			   const struct rsvd_fence_process *process)
 {
 	uint32_t i = 0;
 
 	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
 		struct slot *slot = &fence->page->slots[i];
 		size_t r = 0;
-		int ret = lock_byte(fence->fd, F_OFD_SETLK, F_WRLCK,
-				    LOCK_SLOT + (off_t)i, NULL);
+		int ret = slot_create(fence, i);
 
+		if (ret == 0) {
+			ret = lock_byte(fence->fd, F_OFD_SETLK, F_WRLCK,
+					LOCK_SLOT + (off_t)i, NULL);
+		}
 		if (ret == -EAGAIN || ret == -EACCES) {
+			if (fence->apart) {
+				close(fence->slot_fds[i]);
+				fence->slot_fds[i] = -1;
+			}
 			continue;
 		}
 		if (ret != 0) {
@@ -164,25 +337,40 @@ static int fence_take_slot(struct rsvd_fence *fence, const struct guid *nexus,
 		}
 		__atomic_store_n(&slot->oldest, NONE, __ATOMIC_SEQ_CST);
 		for (r = 0; r < RANGES; r++) {
-			range_clear(&slot->ranges[r]);
+			__atomic_store_n(&slot->ranges[r].end, 0,
+					 __ATOMIC_SEQ_CST);
 		}
 		slot->nexus = *nexus;
-		slot->pid = pid;
+		slot->pid = process->pid;
+		slot->node = process->node;
 		slot->counters = (struct rsvd_fence_counters) {};
 		fence->slot = i;
-		return 0;
+		fence->published = NONE;
+		/* All of it, so that writing to it later takes no space. */
+		return push(fence, slot, sizeof(*slot));
 	}
 	return -EUSERS;
 }
 
-int rsvd_fence_open(TALLOC_CTX *mem_ctx, const char *path,
-		    const struct guid *nexus, uint64_t pid,
+int rsvd_fence_open(TALLOC_CTX *mem_ctx, const char *path, bool apart,
+		    const struct guid *nexus,
+		    const struct rsvd_fence_process *process,
 		    struct rsvd_fence **_fence)
 {
 	struct rsvd_fence *fence = talloc_zero(mem_ctx, struct rsvd_fence);
+	size_t i = 0;
 	int ret = 0;
 
 	if (fence == NULL) {
+		return -ENOMEM;
+	}
+	fence->apart = apart;
+	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
+		fence->slot_fds[i] = -1;
+	}
+	fence->path = talloc_strdup(fence, path);
+	if (fence->path == NULL) {
+		talloc_free(fence);
 		return -ENOMEM;
 	}
 	fence->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
@@ -195,7 +383,7 @@ int rsvd_fence_open(TALLOC_CTX *mem_ctx, const char *path,
 	talloc_set_destructor(fence, fence_destructor);
 	ret = fence_map(fence);
 	if (ret == 0) {
-		ret = fence_take_slot(fence, nexus, pid);
+		ret = fence_take_slot(fence, nexus, process);
 	}
 	if (ret != 0) {
 		talloc_free(fence);
@@ -210,15 +398,23 @@ uint32_t rsvd_fence_slot(const struct rsvd_fence *fence)
 	return fence->slot;
 }
 
-uint64_t rsvd_fence_generation(const struct rsvd_fence *fence)
+uint64_t rsvd_fence_generation(struct rsvd_fence *fence)
 {
+	int ret = pull(fence, &fence->page->generation,
+		       sizeof(fence->page->generation));
+
+	if (ret != 0) {
+		fence->error = ret;
+		return UINT64_MAX;
+	}
 	return __atomic_load_n(&fence->page->generation, __ATOMIC_SEQ_CST);
 }
 
 /* ---- writes ----------------------------------------------------------------------- */
 
-static void publish(struct rsvd_fence *fence)
+static int publish(struct rsvd_fence *fence)
 {
+	struct slot *slot = &fence->page->slots[fence->slot];
 	uint64_t oldest = NONE;
 	size_t i = 0;
 
@@ -228,8 +424,13 @@ static void publish(struct rsvd_fence *fence)
 			oldest = fence->under_way[i].generation;
 		}
 	}
-	__atomic_store_n(&fence->page->slots[fence->slot].oldest, oldest,
-			 __ATOMIC_SEQ_CST);
+	__atomic_store_n(&slot->oldest, oldest, __ATOMIC_SEQ_CST);
+	if (!fence->apart || oldest == fence->published) {
+		return 0;
+	}
+	fence->published = oldest;
+	/* With the counters behind it. */
+	return push(fence, slot, offsetof(struct slot, node));
 }
 
 /*
@@ -264,12 +465,13 @@ bool rsvd_fence_enter(struct rsvd_fence *fence, uint64_t generation)
 		fence->under_way[row].generation = generation;
 	}
 	fence->under_way[row].count++;
-	publish(fence);
-	if (rsvd_fence_generation(fence) == generation) {
+	if (publish(fence) == 0 &&
+	    rsvd_fence_generation(fence) == generation &&
+	    fence->error == 0) {
 		return true;
 	}
 	fence->under_way[row].count--;
-	publish(fence);
+	(void)publish(fence);
 	return false;
 }
 
@@ -289,21 +491,44 @@ void rsvd_fence_exit(struct rsvd_fence *fence, uint64_t generation)
 	}
 	if (best < TRACKED) {
 		fence->under_way[best].count--;
-		publish(fence);
+		(void)publish(fence);
 	}
 }
 
 /* ---- changes ------------------------------------------------------------------------ */
 
-void rsvd_fence_change_begin(struct rsvd_fence *fence)
+/*
+ * Apart, this is stable before the record is: whoever goes with his caches
+ * leaves it odd, and nobody goes on with what he knew.
+ */
+int rsvd_fence_change_begin(struct rsvd_fence *fence)
 {
-	__atomic_fetch_or(&fence->page->generation, 1, __ATOMIC_SEQ_CST);
+	uint64_t *generation = &fence->page->generation;
+	int ret = pull(fence, generation, sizeof(*generation));
+
+	if (ret != 0) {
+		return ret;
+	}
+	__atomic_fetch_or(generation, 1, __ATOMIC_SEQ_CST);
+	ret = push(fence, generation, sizeof(*generation));
+	if (ret == 0 && fence->apart && fdatasync(fence->fd) != 0) {
+		ret = -errno;
+	}
+	return ret;
 }
 
 uint64_t rsvd_fence_change_end(struct rsvd_fence *fence)
 {
-	return __atomic_add_fetch(&fence->page->generation, 1,
-				  __ATOMIC_SEQ_CST);
+	uint64_t *generation = &fence->page->generation;
+	uint64_t next = 0;
+
+	if (pull(fence, generation, sizeof(*generation)) != 0) {
+		return UINT64_MAX;
+	}
+	next = __atomic_add_fetch(generation, 1, __ATOMIC_SEQ_CST);
+	/* Where that fails it stays odd, and all take the slow way. */
+	(void)push(fence, generation, sizeof(*generation));
+	return next;
 }
 
 uint64_t rsvd_fence_settle(struct rsvd_fence *fence)
@@ -316,8 +541,7 @@ uint64_t rsvd_fence_settle(struct rsvd_fence *fence)
 	return generation;
 }
 
-/* Whether the last thread of the slot's process has not ended. */
-static bool slot_is_held(struct rsvd_fence *fence, uint32_t slot)
+bool rsvd_fence_is_held(const struct rsvd_fence *fence, uint32_t slot)
 {
 	short type = F_UNLCK;
 	int ret = 0;
@@ -331,23 +555,72 @@ static bool slot_is_held(struct rsvd_fence *fence, uint32_t slot)
 	return ret != 0 || type != F_UNLCK;
 }
 
+bool rsvd_fence_is_held_at(const char *path, uint32_t slot)
+{
+	short type = F_UNLCK;
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	int ret = 0;
+
+	if (fd < 0) {
+		return errno != ENOENT;
+	}
+	ret = lock_byte(fd, F_OFD_GETLK, F_WRLCK, LOCK_SLOT + (off_t)slot,
+			&type);
+	close(fd);
+	return ret != 0 || type != F_UNLCK;
+}
+
+/*
+ * What a slot says now: 0; 1 where nobody has let anything in by it yet;
+ * -ENOENT where nobody ever had it, nor any behind it; or it is not known.
+ */
+static int slot_look(struct rsvd_fence *fence, uint32_t i, void *end)
+{
+	struct slot *slot = &fence->page->slots[i];
+	off_t at = 0;
+	int fd = -1;
+	int ret = 0;
+
+	if (fence->apart && i != fence->slot) {
+		ret = pull(fence, slot,
+			   (size_t)((uint8_t *)end - (uint8_t *)slot));
+		fd = ret == -EIO ? file_of(fence, slot, &at) : -1;
+		if (fd >= 0 && lseek(fd, 0, SEEK_END) == 0) {
+			return 1;
+		}
+		if (ret != 0) {
+			return ret;
+		}
+	}
+	return slot->pid != 0 ? 0 : 1;
+}
+
 unsigned rsvd_fence_busy(struct rsvd_fence *fence, uint64_t generation,
 			 bool (*each)(void *private_data,
-				      const struct guid *nexus, uint64_t pid),
+				      const struct guid *nexus,
+				      const struct rsvd_fence_process *who),
 			 void *private_data)
 {
 	unsigned busy = 0;
 	uint32_t i = 0;
 
 	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
-		const struct slot *slot = &fence->page->slots[i];
+		struct slot *slot = &fence->page->slots[i];
+		struct rsvd_fence_process who = {};
+		int ret = slot_look(fence, i, slot->ranges);
 
-		if (slot->pid == 0 ||
-		    __atomic_load_n(&slot->oldest, __ATOMIC_SEQ_CST) >=
-		    generation || !slot_is_held(fence, i)) {
+		if (ret == -ENOENT) {
+			break;
+		}
+		if (ret > 0 || (ret == 0 &&
+				__atomic_load_n(&slot->oldest,
+						__ATOMIC_SEQ_CST) >=
+				generation) || !rsvd_fence_is_held(fence, i)) {
 			continue;
 		}
-		busy += each(private_data, &slot->nexus, slot->pid) ? 1 : 0;
+		who.pid = slot->pid;
+		who.node = slot->node;
+		busy += ret < 0 || each(private_data, &slot->nexus, &who);
 	}
 	return busy;
 }
@@ -363,6 +636,10 @@ int rsvd_fence_look(const char *path, uint32_t slot, uint64_t pid,
 		    struct rsvd_fence_counters *_counters)
 {
 	struct slot found = {};
+	struct stat st = {};
+	char *own = NULL;
+	off_t at = (off_t)(offsetof(struct page, slots) +
+			   slot * sizeof(found));
 	int fd = -1;
 	ssize_t got = 0;
 
@@ -373,9 +650,20 @@ int rsvd_fence_look(const char *path, uint32_t slot, uint64_t pid,
 	if (fd < 0) {
 		return -errno;
 	}
-	got = pread(fd, &found, sizeof(found),
-		    (off_t)(offsetof(struct page, slots) +
-			    slot * sizeof(found)));
+	if (fstat(fd, &st) == 0 &&
+	    st.st_size == (off_t)offsetof(struct page, slots)) {
+		/* One of several machines: the slot has a file of its own. */
+		close(fd);
+		own = talloc_asprintf(NULL, "%s.%u", path, slot);
+		fd = own != NULL ? open(own, O_RDONLY | O_CLOEXEC |
+					O_NOFOLLOW) : -1;
+		talloc_free(own);
+		if (fd < 0) {
+			return -ENOENT;
+		}
+		at = 0;
+	}
+	got = pread(fd, &found, sizeof(found), at);
 	close(fd);
 	if (got != (ssize_t)sizeof(found) || found.pid != pid) {
 		return -ENOENT;
@@ -408,6 +696,7 @@ int rsvd_fence_range_enter(struct rsvd_fence *fence, uint64_t offset,
 	uint32_t entry = unused != 0 ? (uint32_t)__builtin_ctzll(unused)
 				     : RANGE_ALL;
 	uint64_t end = offset + length;
+	int ret = 0;
 
 	if (entry == RANGE_ALL) {
 		fence->joined++;
@@ -416,11 +705,14 @@ int rsvd_fence_range_enter(struct rsvd_fence *fence, uint64_t offset,
 	} else {
 		fence->ranges |= 1ULL << entry;
 	}
-	range_put(&ranges[entry], offset, end);
-	if (range_meets(&fence->page->exclusive, offset, end) &&
-	    exclusive_is_held(fence)) {
+	ret = range_put(fence, &ranges[entry], offset, end);
+	if (ret == 0 && range_meets(fence, &fence->page->exclusive, offset,
+				    end) && exclusive_is_held(fence)) {
+		ret = -EAGAIN;
+	}
+	if (ret != 0) {
 		rsvd_fence_range_exit(fence, entry);
-		return -EAGAIN;
+		return ret;
 	}
 	*_entry = entry;
 	return 0;
@@ -438,7 +730,7 @@ void rsvd_fence_range_exit(struct rsvd_fence *fence, uint32_t entry)
 	} else {
 		fence->ranges &= ~(1ULL << entry);
 	}
-	range_clear(&ranges[entry]);
+	(void)range_clear(fence, &ranges[entry]);
 }
 
 int rsvd_fence_exclusive(struct rsvd_fence *fence, uint64_t offset,
@@ -459,12 +751,26 @@ int rsvd_fence_exclusive(struct rsvd_fence *fence, uint64_t offset,
 		return ret;
 	}
 	fence->exclusive = true;
-	range_clear(&page->exclusive);
+	ret = range_clear(fence, &page->exclusive);
+	if (ret == 0) {
+		ret = pull(fence, &page->exclusive_turn,
+			   sizeof(page->exclusive_turn));
+	}
 	turn = __atomic_load_n(&page->exclusive_turn, __ATOMIC_SEQ_CST) >> 8;
 	__atomic_store_n(&page->exclusive_turn, (turn + 1) << 8 | fence->slot,
 			 __ATOMIC_SEQ_CST);
-	range_put(&page->exclusive, offset, offset + length);
-	return 0;
+	if (ret == 0) {
+		ret = push(fence, &page->exclusive_turn,
+			   sizeof(page->exclusive_turn));
+	}
+	if (ret == 0) {
+		ret = range_put(fence, &page->exclusive, offset,
+				offset + length);
+	}
+	if (ret != 0) {
+		rsvd_fence_release(fence);
+	}
+	return ret;
 }
 
 bool rsvd_fence_is_settled(struct rsvd_fence *fence)
@@ -474,34 +780,48 @@ bool rsvd_fence_is_settled(struct rsvd_fence *fence)
 	size_t r = 0;
 
 	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
-		const struct slot *slot = &fence->page->slots[i];
+		struct slot *slot = &fence->page->slots[i];
+		int ret = slot_look(fence, i, slot + 1);
+		bool meets = ret < 0;
 
-		for (r = 0; slot->pid != 0 && r < RANGES; r++) {
-			if (range_meets(&slot->ranges[r], own->start,
-					own->end) && slot_is_held(fence, i)) {
-				return false;
-			}
+		if (ret == -ENOENT) {
+			break;
+		}
+		for (r = 0; ret == 0 && !meets && r < RANGES; r++) {
+			meets = range_is_in(&slot->ranges[r], own->start,
+					    own->end);
+		}
+		if (meets && rsvd_fence_is_held(fence, i)) {
+			return false;
 		}
 	}
 	return true;
 }
 
-uint64_t rsvd_fence_owner(struct rsvd_fence *fence, uint64_t *_turn)
+struct rsvd_fence_process rsvd_fence_owner(struct rsvd_fence *fence,
+					   uint64_t *_turn)
 {
 	struct page *page = fence->page;
-	uint64_t turn = __atomic_load_n(&page->exclusive_turn,
-					__ATOMIC_SEQ_CST);
+	struct rsvd_fence_process owner = {};
+	uint64_t turn = 0;
+	struct slot *slot = NULL;
 
+	(void)pull(fence, &page->exclusive_turn,
+		   sizeof(page->exclusive_turn));
+	turn = __atomic_load_n(&page->exclusive_turn, __ATOMIC_SEQ_CST);
 	*_turn = turn;
-	if (!exclusive_is_held(fence)) {
-		return 0;
+	slot = &page->slots[turn & 0xFF];
+	if (exclusive_is_held(fence) &&
+	    slot_look(fence, turn & 0xFF, slot->ranges) == 0) {
+		owner.pid = slot->pid;
+		owner.node = slot->node;
 	}
-	return page->slots[turn & 0xFF].pid;
+	return owner;
 }
 
 void rsvd_fence_release(struct rsvd_fence *fence)
 {
-	range_clear(&fence->page->exclusive);
+	(void)range_clear(fence, &fence->page->exclusive);
 	fence->exclusive = false;
 	(void)lock_byte(fence->fd, F_OFD_SETLK, F_UNLCK, LOCK_EXCLUSIVE, NULL);
 }

@@ -2,7 +2,10 @@
  * What the processes of one shared disk tell each other without a lock: the
  * generation of its reservations, and which writes are under way.
  *
- * A page of memory that all of them map.  A write is published under the
+ * On one machine a page of memory that all of them map.  Among several, files
+ * that are read and written: one for all, and one for each open, which it
+ * alone writes to, so that its node keeps it; a read must see each write that
+ * has returned on another machine.  A write is published under the
  * generation it was admitted by, before the generation is looked at again; who
  * changes reservations raises the generation and then looks at what is
  * published.  So either the writer sees the change, or the changer sees the
@@ -29,6 +32,12 @@
 
 struct rsvd_fence;
 
+/* A process, and the machine it runs on (0 where there is but one). */
+struct rsvd_fence_process {
+	uint64_t pid;
+	uint32_t node;
+};
+
 /* Counters of an open, for people. */
 struct rsvd_fence_counters {
 	uint64_t reads;
@@ -40,18 +49,35 @@ struct rsvd_fence_counters {
 
 /*
  * Opens the file at path, made when missing, and takes a slot in it for an
- * open of nexus in process pid.  -EUSERS when all are taken, -EINVAL for a
- * file that is none, -ENOMEM, or what the system says.  Freeing it leaves.
+ * open of nexus in that process.  apart: other machines have it too; then path
+ * lies on a file system that they share, and each slot has a file of its own,
+ * "PATH.N".  -EUSERS when all are taken, -EINVAL for a file that is none,
+ * -ENOMEM, or what the system says.  Freeing it leaves.
  */
-int rsvd_fence_open(TALLOC_CTX *mem_ctx, const char *path,
-		    const struct guid *nexus, uint64_t pid,
+int rsvd_fence_open(TALLOC_CTX *mem_ctx, const char *path, bool apart,
+		    const struct guid *nexus,
+		    const struct rsvd_fence_process *process,
 		    struct rsvd_fence **_fence);
+
+/*
+ * 0, or what went wrong when the files were read or written: then nothing is
+ * let in any more, and others are held up until the open ends.
+ */
+int rsvd_fence_error(const struct rsvd_fence *fence);
+
+/*
+ * Whether an open has the slot: until the last thread of its process is gone,
+ * and, on another machine, until the file system has let go of its locks.
+ * True also where that cannot be told.  The second is for one who has no slot.
+ */
+bool rsvd_fence_is_held(const struct rsvd_fence *fence, uint32_t slot);
+bool rsvd_fence_is_held_at(const char *path, uint32_t slot);
 
 /* Which slot this is. */
 uint32_t rsvd_fence_slot(const struct rsvd_fence *fence);
 
 /* The generation now; odd while a change is being made. */
-uint64_t rsvd_fence_generation(const struct rsvd_fence *fence);
+uint64_t rsvd_fence_generation(struct rsvd_fence *fence);
 
 /*
  * Publishes a write admitted under a generation.  False, with nothing
@@ -63,11 +89,11 @@ bool rsvd_fence_enter(struct rsvd_fence *fence, uint64_t generation);
 void rsvd_fence_exit(struct rsvd_fence *fence, uint64_t generation);
 
 /*
- * Around a change of the record, under its lock.  end() gives the new
- * generation.  settle() is for one who finds, under the lock, that a process
+ * Around a change of the record, under its lock; nothing is to be stored where
+ * begin() says that it cannot be.  end() gives the new generation.  settle() is for one who finds, under the lock, that a process
  * died in between: it gives an even generation, a new one where needed.
  */
-void rsvd_fence_change_begin(struct rsvd_fence *fence);
+int rsvd_fence_change_begin(struct rsvd_fence *fence);
 uint64_t rsvd_fence_change_end(struct rsvd_fence *fence);
 uint64_t rsvd_fence_settle(struct rsvd_fence *fence);
 
@@ -77,7 +103,8 @@ uint64_t rsvd_fence_settle(struct rsvd_fence *fence);
  */
 unsigned rsvd_fence_busy(struct rsvd_fence *fence, uint64_t generation,
 			 bool (*each)(void *private_data,
-				      const struct guid *nexus, uint64_t pid),
+				      const struct guid *nexus,
+				      const struct rsvd_fence_process *who),
 			 void *private_data);
 
 /* This open's counters, to add to. */
@@ -106,7 +133,8 @@ int rsvd_fence_exclusive(struct rsvd_fence *fence, uint64_t offset,
 			 uint64_t length);
 bool rsvd_fence_is_settled(struct rsvd_fence *fence);
 void rsvd_fence_release(struct rsvd_fence *fence);
-uint64_t rsvd_fence_owner(struct rsvd_fence *fence, uint64_t *_turn);
+struct rsvd_fence_process rsvd_fence_owner(struct rsvd_fence *fence,
+					   uint64_t *_turn);
 
 /*
  * Longer work, one open at a time: changing which files a VHD Set consists of,

@@ -8,6 +8,8 @@
  *   4 header    (first commit of a session) names the log; written and flushed
  *               before 3 counts
  *   5 apply     the pages go to their places
+ *   6 flush     (share whose members have caches of their own) and are stable
+ *               there, before others are told that they have changed
  *
  * The pages are copied before 1, so that what comes later belongs to the next
  * commit.  One runs at a time.
@@ -24,6 +26,7 @@ enum step {
 	WRITE_HEADER,
 	FLUSH_HEADER,
 	APPLY,
+	FLUSH_APPLIED,
 };
 
 int vhdx_commit_init(struct vhdx *disk)
@@ -261,6 +264,14 @@ static void commit_next(struct vhdx *disk)
 		submit_pages(disk);
 		return;
 	case APPLY:
+		if (disk->share != NULL && disk->share->apart) {
+			c->step = FLUSH_APPLIED;
+			submit_flush(disk);
+			return;
+		}
+		commit_end(disk, 0);
+		return;
+	case FLUSH_APPLIED:
 		commit_end(disk, 0);
 		return;
 	}

@@ -1,6 +1,9 @@
 /*
- * A share on one machine.  The file's first page holds the record and is
- * mapped by every process, so that the generation costs no system call.
+ * A share as a file.  Its first page holds the record.  On one machine every
+ * process maps it, so that the generation costs no system call; where members
+ * have caches apart it is read and written, which a coherent file system makes
+ * the same for all, and what ends a turn is stable before the lock is given
+ * back.
  *
  * Locks belong to the open file description, so they go with the process that
  * dies, and two disks of one process exclude each other as well:
@@ -34,6 +37,7 @@
 #define RETRY_MOST 5000
 /* Without a loop: asks this often, and so long at most. */
 #define WAIT_STEP 100
+#define WAIT_STEP_APART 1000
 #define WAIT_MOST 3000000
 /* So long a wish counts, unless it is said again. */
 #define WISH 5000
@@ -51,7 +55,7 @@ struct share_file {
 	struct tevent_immediate *now;
 	struct tevent_timer *later;
 	int fd;
-	uint8_t *map;
+	uint8_t *map;			/* NULL: read and written */
 	unsigned wait_us;
 	void (*lock_done)(void *engine, int result);
 	void *engine;
@@ -95,24 +99,84 @@ static int lock_byte(int fd, int command, short type, off_t at)
 	return ret == 0 ? 0 : -errno;
 }
 
+static int page_get(const struct share_file *sf, void *bytes, size_t length,
+		    off_t at)
+{
+	ssize_t got = 0;
+
+	if (sf->map != NULL) {
+		memcpy(bytes, sf->map + at, length);
+		return 0;
+	}
+	got = pread(sf->fd, bytes, length, at);
+	if (got < 0) {
+		return -errno;
+	}
+	return got == (ssize_t)length ? 0 : -EIO;
+}
+
+/* Not mapped. */
+static int page_put(const struct share_file *sf, const void *bytes,
+		    size_t length, off_t at)
+{
+	ssize_t put = pwrite(sf->fd, bytes, length, at);
+
+	if (put < 0) {
+		return -errno;
+	}
+	return put == (ssize_t)length ? 0 : -EIO;
+}
+
 static void file_unlock(struct vhdx_share *share)
 {
 	of(share)->held = false;
 	(void)lock_byte(of(share)->fd, F_OFD_SETLK, F_UNLCK, LOCK_BYTE);
 }
 
-static uint64_t now_us(void)
+static uint64_t clock_us(clockid_t clock)
 {
 	struct timespec now = {};
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(clock, &now);
 	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-/* Until when, in microseconds, and in the low bits whose it is. */
-static uint64_t *wish(const struct share_file *sf)
+static uint64_t now_us(void)
 {
-	return (uint64_t *)(void *)(sf->map + WISH_AT);
+	return clock_us(CLOCK_MONOTONIC);
+}
+
+/* Of wishes: the same for all members. */
+static uint64_t wish_now(const struct share_file *sf)
+{
+	return clock_us(sf->map != NULL ? CLOCK_MONOTONIC : CLOCK_REALTIME);
+}
+
+/*
+ * The wish: until when, in microseconds, and in the low bits whose it is.
+ * Clocks of other machines may differ: then a wish counts for nothing, or a
+ * little longer.
+ */
+static uint64_t wish_get(const struct share_file *sf)
+{
+	uint64_t said = 0;
+
+	if (sf->map == NULL) {
+		return page_get(sf, &said, sizeof(said), WISH_AT) == 0 ? said
+								      : 0;
+	}
+	return __atomic_load_n((uint64_t *)(void *)(sf->map + WISH_AT),
+			       __ATOMIC_RELAXED);
+}
+
+static void wish_put(const struct share_file *sf, uint64_t said)
+{
+	if (sf->map == NULL) {
+		(void)page_put(sf, &said, sizeof(said), WISH_AT);
+		return;
+	}
+	__atomic_store_n((uint64_t *)(void *)(sf->map + WISH_AT), said,
+			 __ATOMIC_RELAXED);
 }
 
 static uint64_t wish_of(const struct share_file *sf, uint64_t until)
@@ -123,28 +187,35 @@ static uint64_t wish_of(const struct share_file *sf, uint64_t until)
 /* Whether another waits; then he goes first. */
 static bool is_wanted(const struct share_file *sf)
 {
-	uint64_t said = __atomic_load_n(wish(sf), __ATOMIC_RELAXED);
+	uint64_t said = wish_get(sf);
+	uint64_t until = said >> WISH_BITS;
+	uint64_t now = wish_now(sf) & (UINT64_MAX >> WISH_BITS);
 
-	return said >> WISH_BITS > now_us() &&
-		wish_of(sf, said >> WISH_BITS) != said;
+	return until > now && until - now <= WISH &&
+		wish_of(sf, until) != said;
 }
 
 static void wish_say(const struct share_file *sf)
 {
-	__atomic_store_n(wish(sf), wish_of(sf, now_us() + WISH),
-			 __ATOMIC_RELAXED);
+	wish_put(sf, wish_of(sf, wish_now(sf) + WISH));
 }
 
 /* It is fulfilled; another's stands. */
 static void wish_end(const struct share_file *sf)
 {
-	uint64_t said = __atomic_load_n(wish(sf), __ATOMIC_RELAXED);
+	uint64_t said = wish_get(sf);
 
-	if (wish_of(sf, said >> WISH_BITS) == said) {
-		__atomic_compare_exchange_n(wish(sf), &said, 0, false,
-					    __ATOMIC_RELAXED,
-					    __ATOMIC_RELAXED);
+	if (said == 0 || wish_of(sf, said >> WISH_BITS) != said) {
+		return;
 	}
+	if (sf->map == NULL) {
+		/* One that is said this moment is said again. */
+		wish_put(sf, 0);
+		return;
+	}
+	__atomic_compare_exchange_n((uint64_t *)(void *)(sf->map + WISH_AT),
+				    &said, 0, false, __ATOMIC_RELAXED,
+				    __ATOMIC_RELAXED);
 }
 
 static int file_lock_wait(struct vhdx_share *share)
@@ -162,7 +233,7 @@ static int file_lock_wait(struct vhdx_share *share)
 	ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, LOCK_BYTE);
 	while ((ret == -EAGAIN || ret == -EACCES) && now_us() < end) {
 		wish_say(sf);
-		usleep(WAIT_STEP);
+		usleep(sf->map != NULL ? WAIT_STEP : WAIT_STEP_APART);
 		ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, LOCK_BYTE);
 	}
 	sf->held = ret == 0;
@@ -239,32 +310,47 @@ static void file_lock(struct vhdx_share *share,
 static int file_load(struct vhdx_share *share,
 		     uint8_t record[VHDX_SHARE_RECORD])
 {
-	memcpy(record, of(share)->map, VHDX_SHARE_RECORD);
-	return 0;
+	return page_get(of(share), record, VHDX_SHARE_RECORD, 0);
 }
 
 static int file_store_record(struct vhdx_share *share,
 			     const uint8_t record[VHDX_SHARE_RECORD])
 {
 	struct share_file *sf = of(share);
-	uint8_t *last = sf->map + VHDX_SHARE_RECORD - 8;
+	uint64_t *last = NULL;
 	uint64_t word = 0;
+	int ret = 0;
 
+	if (sf->map == NULL) {
+		/* Within one sector: the old or the new, whatever is cut. */
+		ret = page_put(sf, record, VHDX_SHARE_RECORD, 0);
+		return ret != 0 ? ret : fdatasync(sf->fd) == 0 ? 0 : -errno;
+	}
 	memcpy(sf->map + 8, record + 8, VHDX_SHARE_RECORD - 16);
 	memcpy(&word, record, 8);
 	__atomic_store_n((uint64_t *)(void *)sf->map, word, __ATOMIC_RELEASE);
 	memcpy(&word, record + VHDX_SHARE_RECORD - 8, 8);
-	__atomic_store_n((uint64_t *)(void *)last, word, __ATOMIC_RELEASE);
+	last = (uint64_t *)(void *)(sf->map + VHDX_SHARE_RECORD - 8);
+	__atomic_store_n(last, word, __ATOMIC_RELEASE);
 	return 0;
 }
 
 static int file_generation(struct vhdx_share *share, uint64_t *_generation)
 {
-	uint64_t raw = __atomic_load_n((uint64_t *)(void *)of(share)->map,
-				       __ATOMIC_ACQUIRE);
+	struct share_file *sf = of(share);
+	uint64_t raw = 0;
+	int ret = 0;
 
-	*_generation = le64toh(raw);
-	return 0;
+	if (sf->map == NULL) {
+		ret = page_get(sf, &raw, sizeof(raw), 0);
+	} else {
+		raw = __atomic_load_n((uint64_t *)(void *)sf->map,
+				      __ATOMIC_ACQUIRE);
+	}
+	if (ret == 0) {
+		*_generation = le64toh(raw);
+	}
+	return ret;
 }
 
 static int file_alone(struct vhdx_share *share, bool *_alone)
@@ -313,8 +399,16 @@ static int share_destructor(struct share_file *sf)
 
 static int share_map(struct share_file *sf)
 {
-	if (ftruncate(sf->fd, VHDX_PAGE) != 0) {
+	struct stat st = {};
+
+	if (fstat(sf->fd, &st) != 0) {
 		return -errno;
+	}
+	if (st.st_size != VHDX_PAGE && ftruncate(sf->fd, VHDX_PAGE) != 0) {
+		return -errno;
+	}
+	if (sf->share.apart) {
+		return 0;
 	}
 	sf->map = mmap(NULL, VHDX_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
 		       sf->fd, 0);
@@ -328,10 +422,17 @@ static int share_map(struct share_file *sf)
 /* Clears what dead members left, if there is nobody else. */
 static int share_clear(struct share_file *sf)
 {
+	static const uint8_t nothing[VHDX_PAGE];
 	int ret = lock_byte(sf->fd, F_OFD_SETLK, F_WRLCK, MEMBER_BYTE);
 
-	if (ret == 0) {
+	if (ret == 0 && sf->map != NULL) {
 		memset(sf->map, 0, VHDX_PAGE);
+	} else if (ret == 0) {
+		ret = page_put(sf, nothing, VHDX_PAGE, 0);
+		if (ret == 0 && fsync(sf->fd) != 0) {
+			ret = -errno;
+		}
+		return ret;
 	}
 	return ret == -EAGAIN || ret == -EACCES ? 0 : ret;
 }
@@ -379,8 +480,8 @@ static int identify(struct share_file *sf)
 	return 0;
 }
 
-int vhdx_share_file_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
-			 const char *path, struct vhdx_share **_share)
+static int share_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
+		      const char *path, bool apart, struct vhdx_share **_share)
 {
 	struct share_file *sf = talloc_zero(mem_ctx, struct share_file);
 	int ret = 0;
@@ -389,6 +490,7 @@ int vhdx_share_file_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
 		return -ENOMEM;
 	}
 	sf->share.ops = &file_share_ops;
+	sf->share.apart = apart;
 	sf->ev = ev;
 	sf->fd = -1;
 	talloc_set_destructor(sf, share_destructor);
@@ -410,4 +512,16 @@ int vhdx_share_file_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
 	all_shares = sf;
 	*_share = &sf->share;
 	return 0;
+}
+
+int vhdx_share_file_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
+			 const char *path, struct vhdx_share **_share)
+{
+	return share_open(mem_ctx, ev, path, false, _share);
+}
+
+int vhdx_share_apart_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
+			  const char *path, struct vhdx_share **_share)
+{
+	return share_open(mem_ctx, ev, path, true, _share);
 }

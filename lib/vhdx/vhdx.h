@@ -502,6 +502,11 @@ struct vhdx_share_ops {
 /* Every kind of share begins with this; one per open disk. */
 struct vhdx_share {
 	const struct vhdx_share_ops *ops;
+	/*
+	 * Members have caches of their own, which go with them: what a turn has
+	 * put in its place is flushed before others are told of it.
+	 */
+	bool apart;
 };
 
 /*
@@ -512,5 +517,15 @@ struct vhdx_share {
  */
 int vhdx_share_file_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
 			 const char *path, struct vhdx_share **_share);
+
+/*
+ * The same among machines: path and the disk lie on a file system that they
+ * share, on which a read sees each write that has returned on another machine,
+ * and whose fcntl(2) locks hold for all of them and go with a machine not
+ * before that can write no more.  Nothing is mapped; the record is stable
+ * whenever the lock is given back, and before a turn logs anything.
+ */
+int vhdx_share_apart_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
+			  const char *path, struct vhdx_share **_share);
 
 #endif

@@ -21,30 +21,17 @@
 #define FENCE_PATIENCE_MS 3000
 #define FENCE_POLL_FIRST_US 200
 #define FENCE_POLL_MOST_US 20000
+/* On a cluster: how long before a node that does not end is given up on. */
+#define FENCE_GIVE_UP_MS 30000
+/* How long the record's lock is waited for, in place and where one may wait. */
+#define LOCK_WAIT_MS 3000
+#define LOCK_TRY_MS 20
 
 static struct state_rsvd *database;
 const struct tunnel_host *rsvd_module;
 
 bool rsvd_admit_start(const struct tunnel_host *host)
 {
-	char *folder = lock_path(NULL, "hvrs");
-	bool ok = folder != NULL && (mkdir(folder, 0700) == 0 ||
-				     errno == EEXIST);
-
-	if (!ok) {
-		DBG_ERR("hvrs: shared disks: the folder %s cannot be made: "
-			"%s\n", folder != NULL ? folder : "", strerror(errno));
-	}
-	TALLOC_FREE(folder);
-	if (!ok) {
-		return false;
-	}
-	if (lp_clustering()) {
-		DBG_ERR("hvrs: shared disks: clustering = yes: one disk would "
-			"be fenced on its own node only; shared disks stay "
-			"off\n");
-		return false;
-	}
 	rsvd_module = host;
 	database = state_rsvd_open(NULL);
 	return database != NULL;
@@ -53,13 +40,26 @@ bool rsvd_admit_start(const struct tunnel_host *host)
 char *rsvd_admit_path(TALLOC_CTX *mem_ctx, const struct file_id *id,
 		      const char *kind)
 {
-	char *name = talloc_asprintf(mem_ctx, "hvrs/%llx-%llx.%s",
-				     (unsigned long long)id->devid,
-				     (unsigned long long)id->inode, kind);
-	char *path = name != NULL ? lock_path(mem_ctx, name) : NULL;
+	return state_rsvd_path(mem_ctx, database, id, kind);
+}
 
-	TALLOC_FREE(name);
-	return path;
+bool rsvd_admit_is_apart(void)
+{
+	return state_rsvd_is_apart(database);
+}
+
+void rsvd_admit_look_begin(void)
+{
+	if (rsvd_admit_is_apart()) {
+		become_root();
+	}
+}
+
+void rsvd_admit_look_end(void)
+{
+	if (rsvd_admit_is_apart()) {
+		unbecome_root();
+	}
 }
 
 /* ---- who, and since when --------------------------------------------------------------- */
@@ -68,7 +68,8 @@ uint64_t rsvd_admit_now_ms(void)
 {
 	struct timespec now = {};
 
-	clock_gettime(CLOCK_BOOTTIME, &now);
+	clock_gettime(rsvd_admit_is_apart() ? CLOCK_REALTIME : CLOCK_BOOTTIME,
+		      &now);
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
@@ -83,41 +84,92 @@ struct rsvd_worker rsvd_admit_self(const struct rsvd_open *open)
 	};
 }
 
-bool rsvd_admit_is_alive(const struct rsvd_worker *worker)
+bool rsvd_admit_is_alive(const struct rsvd_open *open,
+			 const struct rsvd_record *record,
+			 const struct rsvd_worker *worker)
 {
 	struct server_id id = {
 		.pid = worker->pid, .task_id = worker->task,
 		.vnn = worker->vnn, .unique_id = worker->unique,
 	};
+	size_t i = 0;
 
-	return serverid_exists(&id);
+	if (!rsvd_admit_is_apart()) {
+		return serverid_exists(&id);
+	}
+	for (i = 0; i < record->open_count; i++) {
+		const struct rsvd_record_open *row = &record->opens[i];
+
+		if (row->pid == worker->pid && row->vnn == worker->vnn &&
+		    row->unique == worker->unique &&
+		    rsvd_fence_is_held(open->fence, row->slot)) {
+			return true;
+		}
+	}
+	return false;
 }
 
 /* By a descriptor, so that it is this process or none. */
-void rsvd_admit_end_process(const char *path, uint64_t pid, const char *what)
+void rsvd_admit_end_process(const char *path,
+			    const struct rsvd_fence_process *process,
+			    const char *what)
 {
 	int fd = -1;
 
-	if (pid == 0 || pid == (uint64_t)getpid()) {
+	if (process->pid == 0) {
+		return;
+	}
+	if (process->node != get_my_vnn()) {
+		rsvd_fence_node(path, process, what);
+		return;
+	}
+	if (process->pid == (uint64_t)getpid()) {
 		return;
 	}
 	become_root();
-	fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+	fd = (int)syscall(SYS_pidfd_open, (pid_t)process->pid, 0);
 	if (fd >= 0) {
 		(void)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
 		close(fd);
 	}
 	unbecome_root();
 	DBG_ERR("hvrs: shared disk %s: process %llu %s, and did not end it in "
-		"time: killed\n", path, (unsigned long long)pid, what);
+		"time: killed\n", path, (unsigned long long)process->pid,
+		what);
+}
+
+/*
+ * Stores the record with the fence raised: nobody goes on with what he knew.
+ * *_generation (may be NULL) is the new one.
+ */
+static int store_fenced(struct rsvd_open *open, struct state_rsvd_lock *lock,
+			uint64_t *_generation)
+{
+	uint64_t generation = 0;
+	int ret = rsvd_fence_change_begin(open->fence);
+
+	if (ret != 0) {
+		return ret;
+	}
+	ret = state_rsvd_store(lock);
+	generation = rsvd_fence_change_end(open->fence);
+	if (_generation != NULL) {
+		*_generation = generation;
+	}
+	return ret;
 }
 
 /*
  * Whoever dies or stops while he holds all others up must not do so for ever.
  * What he had done to the files is not known: everybody looks again.
  */
-bool rsvd_admit_recover(struct rsvd_record *record)
+bool rsvd_admit_recover(const struct rsvd_open *open,
+			struct rsvd_record *record)
 {
+	struct rsvd_fence_process worker = {
+		.pid = record->block.worker.pid,
+		.node = record->block.worker.vnn,
+	};
 	struct rsvd_making *making = &record->making;
 	bool late = false;
 	bool alive = false;
@@ -126,11 +178,10 @@ bool rsvd_admit_recover(struct rsvd_record *record)
 		return false;
 	}
 	late = rsvd_admit_now_ms() >= record->block.until_ms;
-	alive = rsvd_admit_is_alive(&record->block.worker);
+	alive = rsvd_admit_is_alive(open, record, &record->block.worker);
 	if (late && alive && record->block.working) {
 		/* It might wake up and finish on what others go on with. */
-		rsvd_admit_end_process(record->path,
-				       record->block.worker.pid,
+		rsvd_admit_end_process(record->path, &worker,
 				       "changes the files of the disk");
 		return false;
 	}
@@ -175,8 +226,12 @@ static void key_fill(struct rsvd_open *open)
 
 	open->key = (struct state_rsvd_key) { .id = open->fsp->file_id };
 	SBVAL(open->key.lasting, 0, st->st_ex_ino);
-	SBVAL(open->key.lasting, 8, (uint64_t)st->st_ex_btime.tv_sec);
-	SBVAL(open->key.lasting, 16, (uint64_t)st->st_ex_btime.tv_nsec);
+	/* One that Samba makes up from other times changes with them. */
+	if ((st->st_ex_iflags & ST_EX_IFLAG_CALCULATED_BTIME) == 0) {
+		SBVAL(open->key.lasting, 8, (uint64_t)st->st_ex_btime.tv_sec);
+		SBVAL(open->key.lasting, 16,
+		      (uint64_t)st->st_ex_btime.tv_nsec);
+	}
 	memcpy(open->key.lasting + 24, id->bytes, 16);
 }
 
@@ -235,7 +290,24 @@ static void size_note(const struct rsvd_open *open,
 	record->disk_size = size;
 }
 
-static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
+/* On a cluster a row is told by its slot: this one's is no other's any more. */
+static void slot_sweep(const struct rsvd_open *open,
+		       struct rsvd_record *record)
+{
+	size_t i = record->open_count;
+
+	while (rsvd_admit_is_apart() && i-- > 0) {
+		const struct rsvd_record_open *row = &record->opens[i];
+
+		if (row->slot == rsvd_fence_slot(open->fence) &&
+		    !(row->persistent && rsvd_module->is_kept(row->open_id))) {
+			rsvd_record_open_remove(record, i);
+		}
+	}
+}
+
+static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock,
+		       const char *fence)
 {
 	struct rsvd_worker self = rsvd_admit_self(open);
 	struct rsvd_record *record = lock->record;
@@ -253,13 +325,12 @@ static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
 	int ret = 0;
 
 	host_name(&open->context, row.host, sizeof(row.host));
-	state_rsvd_sweep(record, rsvd_module->is_kept);
+	slot_sweep(open, record);
+	state_rsvd_sweep(database, fence, record, rsvd_module->is_kept);
 	/* Nothing was stored yet, so nothing is lost by the retry. */
-	rsvd_admit_recover(record);
+	rsvd_admit_recover(open, record);
 	if (record->epoch != open->image->epoch) {
-		rsvd_fence_change_begin(open->fence);
-		ret = state_rsvd_store(lock);
-		rsvd_fence_change_end(open->fence);
+		ret = store_fenced(open, lock, NULL);
 		return ret == 0 ? -EAGAIN : ret;
 	}
 	if (record->open_count == 0) {
@@ -288,9 +359,7 @@ static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock)
 	if (ret != 0) {
 		return ret;
 	}
-	rsvd_fence_change_begin(open->fence);
-	ret = state_rsvd_store(lock);
-	generation = rsvd_fence_change_end(open->fence);
+	ret = store_fenced(open, lock, &generation);
 	if (ret == 0) {
 		learn(open, record, generation);
 	}
@@ -304,7 +373,7 @@ NTSTATUS rsvd_admit_epoch(struct rsvd_open *open, uint64_t *_epoch)
 	int ret = 0;
 
 	become_root();
-	ret = state_rsvd_lock(talloc_tos(), database, &key, &lock);
+	ret = state_rsvd_lock(talloc_tos(), database, &key, LOCK_WAIT_MS, &lock);
 	unbecome_root();
 	if (ret == 0) {
 		*_epoch = lock->record->epoch;
@@ -315,6 +384,9 @@ NTSTATUS rsvd_admit_epoch(struct rsvd_open *open, uint64_t *_epoch)
 
 NTSTATUS rsvd_admit_join(struct rsvd_open *open)
 {
+	struct rsvd_fence_process self = {
+		.pid = (uint64_t)getpid(), .node = get_my_vnn(),
+	};
 	struct state_rsvd_lock *lock = NULL;
 	char *path = NULL;
 	int ret = 0;
@@ -325,14 +397,14 @@ NTSTATUS rsvd_admit_join(struct rsvd_open *open)
 		return NT_STATUS_NO_MEMORY;
 	}
 	become_root();
-	ret = rsvd_fence_open(open, path, &open->nexus, (uint64_t)getpid(),
-			      &open->fence);
+	ret = rsvd_fence_open(open, path, rsvd_admit_is_apart(), &open->nexus,
+			      &self, &open->fence);
 	if (ret == 0) {
 		ret = state_rsvd_lock(talloc_tos(), database, &open->key,
-				      &lock);
+				      LOCK_WAIT_MS, &lock);
 	}
 	if (ret == 0) {
-		ret = join_locked(open, lock);
+		ret = join_locked(open, lock, path);
 		TALLOC_FREE(lock);
 	}
 	unbecome_root();
@@ -362,21 +434,21 @@ void rsvd_admit_leave(struct rsvd_open *open)
 		return;
 	}
 	become_root();
-	ret = state_rsvd_lock(talloc_tos(), database, &open->key, &lock);
+	ret = state_rsvd_lock(talloc_tos(), database, &open->key, LOCK_WAIT_MS,
+			      &lock);
 	if (ret == 0) {
 		for (i = 0; i < lock->record->open_count; i++) {
 			const struct rsvd_record_open *row =
 				&lock->record->opens[i];
 
-			if (row->open_id == open->open_id && row->pid ==
-			    (uint64_t)getpid()) {
+			if (row->open_id == open->open_id &&
+			    row->pid == (uint64_t)getpid() &&
+			    row->vnn == get_my_vnn()) {
 				rsvd_record_open_remove(lock->record, i);
 				break;
 			}
 		}
-		rsvd_fence_change_begin(open->fence);
-		ret = state_rsvd_store(lock);
-		rsvd_fence_change_end(open->fence);
+		ret = store_fenced(open, lock, NULL);
 		TALLOC_FREE(lock);
 	}
 	unbecome_root();
@@ -397,7 +469,8 @@ bool rsvd_admit_keep(struct rsvd_open *open)
 		return true;
 	}
 	become_root();
-	ret = state_rsvd_lock(talloc_tos(), database, &open->key, &lock);
+	ret = state_rsvd_lock(talloc_tos(), database, &open->key, LOCK_WAIT_MS,
+			      &lock);
 	if (ret == 0) {
 		row = row_find(lock->record, open->open_id);
 		ret = row != NULL ? 0 : -ENOENT;
@@ -416,14 +489,19 @@ bool rsvd_admit_is_shared(const struct file_id *id,
 			  const struct rsvd_open *except)
 {
 	struct state_rsvd_key key = { .id = *id };
+	char *fence = rsvd_admit_path(talloc_tos(), id, "fence");
 	struct state_rsvd_lock *lock = NULL;
 	size_t others = 0;
 	int ret = 0;
 
+	if (fence == NULL) {
+		return true;
+	}
 	become_root();
-	ret = state_rsvd_lock(talloc_tos(), database, &key, &lock);
+	ret = state_rsvd_lock(talloc_tos(), database, &key, LOCK_WAIT_MS, &lock);
 	if (ret == 0) {
-		state_rsvd_sweep(lock->record, rsvd_module->is_kept);
+		state_rsvd_sweep(database, fence, lock->record,
+				 rsvd_module->is_kept);
 		others = lock->record->open_count;
 		if (except != NULL && except->attached && others > 0) {
 			others--;
@@ -431,6 +509,7 @@ bool rsvd_admit_is_shared(const struct file_id *id,
 		TALLOC_FREE(lock);
 	}
 	unbecome_root();
+	TALLOC_FREE(fence);
 	return ret != 0 || others > 0;
 }
 
@@ -448,9 +527,10 @@ int rsvd_admit_change(struct rsvd_open *open,
 		return -ESHUTDOWN;
 	}
 	become_root();
-	ret = state_rsvd_lock(talloc_tos(), database, &open->key, &lock);
+	ret = state_rsvd_lock(talloc_tos(), database, &open->key, LOCK_WAIT_MS,
+			      &lock);
 	if (ret == 0) {
-		bool recovered = rsvd_admit_recover(lock->record);
+		bool recovered = rsvd_admit_recover(open, lock->record);
 
 		generation = rsvd_fence_settle(open->fence);
 		what = change(lock->record, private_data);
@@ -458,13 +538,9 @@ int rsvd_admit_change(struct rsvd_open *open,
 			what = RSVD_CHANGE_FENCE;
 		}
 		if (what == RSVD_CHANGE_FENCE) {
-			rsvd_fence_change_begin(open->fence);
-		}
-		if (what != RSVD_CHANGE_NONE) {
+			ret = store_fenced(open, lock, &generation);
+		} else if (what != RSVD_CHANGE_NONE) {
 			ret = state_rsvd_store(lock);
-		}
-		if (what == RSVD_CHANGE_FENCE) {
-			generation = rsvd_fence_change_end(open->fence);
 		}
 		TALLOC_FREE(lock);
 	}
@@ -476,17 +552,22 @@ int rsvd_admit_change(struct rsvd_open *open,
 }
 
 static bool each_any(void *private_data, const struct guid *nexus,
-		     uint64_t pid)
+		     const struct rsvd_fence_process *who)
 {
 	(void)private_data;
 	(void)nexus;
-	(void)pid;
+	(void)who;
 	return true;
 }
 
 bool rsvd_admit_busy(struct rsvd_open *open, uint64_t generation)
 {
-	return rsvd_fence_busy(open->fence, generation, each_any, NULL) > 0;
+	unsigned busy = 0;
+
+	rsvd_admit_look_begin();
+	busy = rsvd_fence_busy(open->fence, generation, each_any, NULL);
+	rsvd_admit_look_end();
+	return busy > 0;
 }
 
 /* ---- without the lock ------------------------------------------------------------------- */
@@ -568,6 +649,7 @@ struct admit_state {
 	unsigned refreshes;
 	struct scsi_pr_effect effect;
 	struct timeval patience;
+	struct timeval give_up;
 	unsigned poll_us;
 	bool killing;
 };
@@ -592,10 +674,18 @@ static int change(struct rsvd_open *open, struct state_rsvd_lock *lock,
 	if (ret != 0) {
 		return ret;
 	}
-	rsvd_fence_change_begin(open->fence);
-	ret = state_rsvd_store(lock);
-	*_generation = rsvd_fence_change_end(open->fence);
-	return ret;
+	return store_fenced(open, lock, _generation);
+}
+
+/* A cluster: its files cannot be read or written from this node any more. */
+static void broken(struct admit_state *state)
+{
+	DBG_ERR("hvrs: shared disk %s: the state that all nodes have cannot be "
+		"reached: %s. Its commands fail until it is opened anew\n",
+		state->open->path,
+		strerror(-rsvd_fence_error(state->open->fence)));
+	scsi_result_sense(&state->a.result, SCSI_SENSE_INTERNAL);
+	state->a.go = false;
 }
 
 /* Decides with the record in hand.  Everything but the fence happens here. */
@@ -614,10 +704,12 @@ static int decide(struct admit_state *state, struct state_rsvd_lock *lock)
 	if (before == NULL) {
 		return -ENOMEM;
 	}
-	if (rsvd_admit_recover(lock->record)) {
-		rsvd_fence_change_begin(open->fence);
-		ret = state_rsvd_store(lock);
-		generation = rsvd_fence_change_end(open->fence);
+	if (rsvd_fence_error(open->fence) != 0) {
+		broken(state);
+		return 0;
+	}
+	if (rsvd_admit_recover(open, lock->record)) {
+		ret = store_fenced(open, lock, &generation);
 		if (ret != 0) {
 			return ret;
 		}
@@ -689,7 +781,7 @@ static bool is_victim(const struct admit_state *state,
 }
 
 static bool each_busy(void *private_data, const struct guid *nexus,
-		      uint64_t pid)
+		      const struct rsvd_fence_process *who)
 {
 	struct admit_state *state = private_data;
 
@@ -697,11 +789,23 @@ static bool each_busy(void *private_data, const struct guid *nexus,
 		return false;
 	}
 	if (state->killing) {
-		rsvd_admit_end_process(state->open->path, pid,
+		rsvd_admit_end_process(state->open->path, who,
 				       "has a write under way that a "
 				       "reservation forbids");
 	}
 	return true;
+}
+
+/* Whether writes are under way that must not be any more. */
+static bool is_busy(struct admit_state *state)
+{
+	unsigned busy = 0;
+
+	rsvd_admit_look_begin();
+	busy = rsvd_fence_busy(state->open->fence, state->wait_for, each_busy,
+			       state);
+	rsvd_admit_look_end();
+	return busy > 0;
 }
 
 static void fence_poll(struct tevent_context *ev, struct tevent_timer *timer,
@@ -712,8 +816,22 @@ static void fence_poll(struct tevent_context *ev, struct tevent_timer *timer,
 
 	(void)timer;
 	state->killing = timeval_compare(&now, &state->patience) >= 0;
-	if (rsvd_fence_busy(state->open->fence, state->wait_for, each_busy,
-			    state) == 0) {
+	if (!is_busy(state)) {
+		tevent_req_done(req);
+		return;
+	}
+	if (rsvd_admit_is_apart() &&
+	    timeval_compare(&now, &state->give_up) >= 0) {
+		/*
+		 * Not done: a node that might wake still has a write under way.
+		 * What was decided stands, and every other command on
+		 * reservations waits as this one did.
+		 */
+		DBG_ERR("hvrs: shared disk %s: a node with a write under way "
+			"that a reservation forbids does not go on, and is not "
+			"fenced: BUSY\n", state->open->path);
+		scsi_result_status(&state->a.result, SCSI_BUSY);
+		state->a.settles = false;
 		tevent_req_done(req);
 		return;
 	}
@@ -807,7 +925,8 @@ static void attempt(struct tevent_req *req)
 
 	while (ret == -EAGAIN || ret == -ESTALE) {
 		become_root();
-		ret = state_rsvd_lock(state, database, &open->key, &lock);
+		ret = state_rsvd_lock(state, database, &open->key,
+				      LOCK_TRY_MS, &lock);
 		if (ret == 0) {
 			ret = decide(state, lock);
 			TALLOC_FREE(lock);
@@ -818,7 +937,11 @@ static void attempt(struct tevent_req *req)
 			return;
 		}
 	}
-	if (ret == -EBUSY) {
+	if (ret == -ETIMEDOUT) {
+		/* Another node has the record. */
+		state->blocked = rsvd_fence_generation(open->fence);
+	}
+	if (ret == -EBUSY || ret == -ETIMEDOUT) {
 		hold(req);
 		return;
 	}
@@ -826,14 +949,13 @@ static void attempt(struct tevent_req *req)
 		tevent_req_error(req, -ret);
 		return;
 	}
-	if (state->wait_for == 0 ||
-	    rsvd_fence_busy(open->fence, state->wait_for, each_busy,
-			    state) == 0) {
+	if (state->wait_for == 0 || !is_busy(state)) {
 		tevent_req_done(req);
 		return;
 	}
 	state->poll_us = FENCE_POLL_FIRST_US;
 	state->patience = timeval_current_ofs_msec(FENCE_PATIENCE_MS);
+	state->give_up = timeval_current_ofs_msec(FENCE_GIVE_UP_MS);
 	if (tevent_add_timer(open->ev, state,
 			     timeval_current_ofs_usec(state->poll_us),
 			     fence_poll, req) == NULL) {

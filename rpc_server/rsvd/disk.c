@@ -84,8 +84,10 @@ static void exclusive_try(struct step *step)
 					     step->io->length);
 		step->ranged = error == 0;
 	}
-	if (error == 0 && !rsvd_fence_is_settled(fence)) {
-		error = -EAGAIN;
+	if (error == 0) {
+		rsvd_admit_look_begin();
+		error = rsvd_fence_is_settled(fence) ? 0 : -EAGAIN;
+		rsvd_admit_look_end();
 	}
 	if (error == -EAGAIN && !patience_ends(step)) {
 		wait_for_range(step, on_exclusive_later);
@@ -300,6 +302,15 @@ static void on_refused(struct tevent_context *ev, struct tevent_timer *timer,
 	step_end(private_data, -EIO);
 }
 
+/* Not from inside the submit. */
+static void refuse(struct step *step)
+{
+	if (tevent_add_timer(step->open->ev, step, timeval_zero(), on_refused,
+			     step) == NULL) {
+		smb_panic("hvrs: no memory for a request");
+	}
+}
+
 static bool changes_disk(const struct step *step)
 {
 	switch (step->io->op) {
@@ -335,7 +346,7 @@ static void range_and_start(struct step *step)
 {
 	struct rsvd_fence *fence = step->open->fence;
 	struct scsi_io *io = step->io;
-	uint64_t owner = 0;
+	struct rsvd_fence_process owner = {};
 	uint64_t turn = 0;
 	int ret = 0;
 
@@ -349,13 +360,19 @@ static void range_and_start(struct step *step)
 		start(step);
 		return;
 	}
+	if (ret != -EAGAIN) {
+		refuse(step);
+		return;
+	}
+	rsvd_admit_look_begin();
 	owner = rsvd_fence_owner(fence, &turn);
+	rsvd_admit_look_end();
 	if (turn != step->turn) {
 		step->turn = turn;
 		step->until_ms = 0;
 	}
 	if (patience_ends(step)) {
-		rsvd_admit_end_process(step->open->path, owner,
+		rsvd_admit_end_process(step->open->path, &owner,
 				       "compares what others write");
 	}
 	wait_for_range(step, on_range_later);
@@ -381,9 +398,8 @@ static void note_and_start(struct step *step)
 	}
 	if (req != NULL) {
 		tevent_req_set_callback(req, on_noted, step);
-	} else if (tevent_add_timer(step->open->ev, step, timeval_zero(),
-				    on_refused, step) == NULL) {
-		smb_panic("hvrs: no memory for a request");
+	} else {
+		refuse(step);
 	}
 }
 

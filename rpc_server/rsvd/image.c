@@ -194,8 +194,11 @@ static NTSTATUS share_open(struct rsvd_open *open, struct rsvd_image *image)
 
 	if (path != NULL) {
 		become_root();
-		ret = vhdx_share_file_open(image, open->ev, path,
-					   &image->share);
+		ret = rsvd_admit_is_apart() ?
+			vhdx_share_apart_open(image, open->ev, path,
+					      &image->share) :
+			vhdx_share_file_open(image, open->ev, path,
+					     &image->share);
 		unbecome_root();
 	}
 	if (ret != 0) {

@@ -154,6 +154,7 @@ void rsvd_meta_tell_over(struct rsvd_open *open,
 }
 
 struct ask {
+	const struct rsvd_open *open;
 	const struct guid *transaction;
 	struct rsvd_progress found;
 	bool is_found;
@@ -169,7 +170,8 @@ static enum rsvd_change ask(struct rsvd_record *record, void *private_data)
 		return RSVD_CHANGE_NONE;
 	}
 	a->is_found = true;
-	if (!row->over && !rsvd_admit_is_alive(&row->worker)) {
+	if (!row->over && !rsvd_admit_is_alive(a->open, record,
+						  &row->worker)) {
 		/* It died at its work: what it left is the old or the new. */
 		row->over = true;
 		row->status = NT_STATUS_V(NT_STATUS_CANCELLED);
@@ -183,7 +185,7 @@ static enum rsvd_change ask(struct rsvd_record *record, void *private_data)
 void rsvd_meta_progress(struct rsvd_call *call)
 {
 	struct guid transaction = {};
-	struct ask a = { .transaction = &transaction };
+	struct ask a = { .open = call->open, .transaction = &transaction };
 	uint8_t out[16];
 	int ret = 0;
 

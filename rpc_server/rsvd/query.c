@@ -183,6 +183,7 @@ void rsvd_query_set(struct rsvd_call *call)
 /* ---- deletion --------------------------------------------------------------------------- */
 
 struct used {
+	const struct rsvd_open *open;
 	const struct guid *id;
 	bool found;
 };
@@ -201,7 +202,7 @@ static enum rsvd_change look_used(struct rsvd_record *record,
 		};
 
 		if (guid_equal(&o->snapshot, used->id) &&
-		    rsvd_admit_is_alive(&worker)) {
+		    rsvd_admit_is_alive(used->open, record, &worker)) {
 			used->found = true;
 		}
 	}
@@ -245,7 +246,7 @@ static NTSTATUS delete(struct rsvd_open *open,
 {
 	TALLOC_CTX *frame = talloc_stackframe();
 	const struct vhdset_snapshot *s = NULL;
-	struct used used = { .id = &d->id };
+	struct used used = { .open = open, .id = &d->id };
 	struct rsvd_set *set = NULL;
 	NTSTATUS status = rsvd_set_open(frame, open, true, &set);
 	int ret = 0;

@@ -122,7 +122,7 @@ static NTSTATUS context_get(const struct tunnel_create *c,
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	ret = rsvd_context_decode(blob->data.data, blob->data.length,
-				  SERVER_VERSION, _context);
+				  rsvd_server_version(), _context);
 	if (ret == -EMSGSIZE) {
 		return NT_STATUS_BUFFER_TOO_SMALL;
 	}
@@ -134,7 +134,7 @@ static NTSTATUS answer(const struct tunnel_create *c,
 {
 	const struct scsi_geometry *g = &open->scsi.geometry;
 	struct rsvd_properties properties = {
-		.server_version = SERVER_VERSION, .sector = g->block_size,
+		.server_version = rsvd_server_version(), .sector = g->block_size,
 		.physical_sector = g->physical_size,
 		.size = g->blocks * g->block_size,
 	};
@@ -154,7 +154,9 @@ static bool is_through(const struct tunnel_create *c)
 {
 	int snum = SNUM(c->handle->conn);
 
+	/* What a node has not flushed goes with it. */
 	return (c->options & FILE_WRITE_THROUGH) != 0 ||
+		rsvd_admit_is_apart() ||
 		lp_sync_always(snum) ||
 		lp_parm_bool(snum, "smb3 share cap",
 			     "CONTINUOUS AVAILABILITY", false);
@@ -326,6 +328,11 @@ static NTSTATUS create_virtual(const struct tunnel_create *c,
 	se_map_generic(&wanted, &file_mapping);
 	/* Files of a set are its own: never a disk by themselves. */
 	if (is_part_name(c->smb_fname->base_name)) {
+		return NT_STATUS(RSVD_STATUS_WRONG_TYPE);
+	}
+	if (open->is_set && rsvd_server_version() < 2) {
+		DBG_ERR("hvrs: shared disk %s: clustering = yes: VHD Sets work "
+			"on a single machine only\n", open->path);
 		return NT_STATUS(RSVD_STATUS_WRONG_TYPE);
 	}
 	if (lp_min_receive_file_size() != 0) {

@@ -11,6 +11,7 @@
  *   build.c   a file made of several of a chain
  *   block.c   holding up all commands of a disk
  *   admit.c   unit attentions, reservations, and the fence
+ *   node.c    a node that does not go on
  *   io.c      SMB2 READ and WRITE
  *   tunnel.c  the FSCTLs
  *   query.c   queries of a set, deletion of snapshots
@@ -256,7 +257,29 @@ extern const struct tunnel_host *rsvd_module;
 /* Opens what is shared by all; false with a line in the log. */
 bool rsvd_admit_start(const struct tunnel_host *host);
 
-/* The files next to the databases: "DIRECTORY/hvrs/DEVICE-INODE.KIND" */
+/*
+ * Whether the processes of a disk run on several nodes: then what they tell
+ * each other lies in files that all nodes have, and nothing is mapped.
+ */
+bool rsvd_admit_is_apart(void);
+
+/*
+ * Which version of the protocol is served.  What version 2 adds has not been
+ * proved on a cluster.
+ */
+static inline uint32_t rsvd_server_version(void)
+{
+	return rsvd_admit_is_apart() ? 1 : SERVER_VERSION;
+}
+
+/*
+ * Around a look at what other opens say in the fence: on a cluster that is in
+ * files of root's, which are opened when they are first looked at.
+ */
+void rsvd_admit_look_begin(void);
+void rsvd_admit_look_end(void);
+
+/* state_rsvd_path() */
 char *rsvd_admit_path(TALLOC_CTX *mem_ctx, const struct file_id *id,
 		      const char *kind);
 
@@ -288,19 +311,25 @@ int rsvd_admit_change(struct rsvd_open *open,
 bool rsvd_admit_busy(struct rsvd_open *open, uint64_t generation);
 
 struct rsvd_worker rsvd_admit_self(const struct rsvd_open *open);
-bool rsvd_admit_is_alive(const struct rsvd_worker *worker);
+bool rsvd_admit_is_alive(const struct rsvd_open *open,
+			 const struct rsvd_record *record,
+			 const struct rsvd_worker *worker);
 
 /*
- * Ends a process (0: none) that keeps others from going on, with a line in the
- * log that says what it did; never this one.
+ * Ends a process (pid 0: none) that keeps others from going on, with a line in
+ * the log that says what it did; never this one.  On another node the
+ * administrator's command is asked to (node.c).
  */
-void rsvd_admit_end_process(const char *path, uint64_t pid, const char *what);
+void rsvd_admit_end_process(const char *path,
+			    const struct rsvd_fence_process *process,
+			    const char *what);
 
-/* Boot time, in milliseconds. */
+/* Boot time, on a cluster that of the wall clock, in milliseconds. */
 uint64_t rsvd_admit_now_ms(void);
 
 /* Ends a block whose process or time is over; true where it did. */
-bool rsvd_admit_recover(struct rsvd_record *record);
+bool rsvd_admit_recover(const struct rsvd_open *open,
+			struct rsvd_record *record);
 
 /* Whether the record names an open of this disk, other than the one given. */
 bool rsvd_admit_is_shared(const struct file_id *id,
@@ -333,6 +362,17 @@ int rsvd_admit_recv(struct tevent_req *req, struct rsvd_admitted *_a);
 bool rsvd_admit_now(struct rsvd_open *open, const struct scsi_command *command,
 		    struct rsvd_admitted *_a);
 void rsvd_admit_over(struct rsvd_open *open, const struct rsvd_admitted *a);
+
+/* ---- node.c -------------------------------------------------------------------- */
+
+/*
+ * A process of another node that does not go on: starts "hvrs:fence command",
+ * now and then, and does not wait for it.  What it came to is told by the
+ * locks that the node then has no more.
+ */
+void rsvd_fence_node(const char *path,
+		     const struct rsvd_fence_process *process,
+		     const char *what);
 
 /* ---- exec: admit, execute, over ---------------------------------------------------- */
 

@@ -40,15 +40,18 @@ static bool is_same(const struct rsvd_making *making,
 }
 
 /* Whether somebody else is in the middle of it. */
-static bool is_taken(const struct rsvd_making *making)
+static bool is_taken(const struct rsvd_open *open,
+		     const struct rsvd_record *record)
 {
+	const struct rsvd_making *making = &record->making;
+
 	if (making->stage == RSVD_STAGE_IDLE ||
 	    making->stage == RSVD_STAGE_FAILED ||
 	    making->stage == RSVD_STAGE_UNBLOCKED) {
 		return false;
 	}
 	return rsvd_admit_now_ms() < making->until_ms &&
-		rsvd_admit_is_alive(&making->worker);
+		rsvd_admit_is_alive(open, record, &making->worker);
 }
 
 static void move_begin(struct rsvd_record *record, struct move *m)
@@ -56,7 +59,7 @@ static void move_begin(struct rsvd_record *record, struct move *m)
 	struct rsvd_making *making = &record->making;
 	struct snapshot_state *state = m->state;
 
-	if (is_taken(making)) {
+	if (is_taken(state->open, record)) {
 		m->status = NT_STATUS_INVALID_STATE;
 		return;
 	}

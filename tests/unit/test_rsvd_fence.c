@@ -17,49 +17,86 @@
 #include "rsvd/fence.h"
 
 struct place {
+	char folder[32];
 	char path[64];
+	bool apart;
 	TALLOC_CTX *mem;
 };
 
 static int start(void **test)
 {
 	struct place *p = talloc_zero(NULL, struct place);
-	int fd = -1;
 
-	strcpy(p->path, "/tmp/hvrs-fence-XXXXXX");
-	fd = mkstemp(p->path);
-	close(fd);
+	strcpy(p->folder, "/tmp/hvrs-fence-XXXXXX");
+	if (mkdtemp(p->folder) == NULL) {
+		return -1;
+	}
+	snprintf(p->path, sizeof(p->path), "%s/fence", p->folder);
 	p->mem = p;
 	*test = p;
-	return fd >= 0 ? 0 : -1;
+	return 0;
+}
+
+/* As among machines: files that are read and written. */
+static int start_apart(void **test)
+{
+	int ret = start(test);
+
+	if (ret == 0) {
+		((struct place *)*test)->apart = true;
+	}
+	return ret;
 }
 
 static int stop(void **test)
 {
 	struct place *p = *test;
+	char name[96];
+	unsigned i = 0;
 
+	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
+		snprintf(name, sizeof(name), "%s.%u", p->path, i);
+		unlink(name);
+	}
 	unlink(p->path);
+	rmdir(p->folder);
 	talloc_free(p);
 	return 0;
+}
+
+static int open_fence(struct place *p, uint8_t who,
+		      struct rsvd_fence **_fence)
+{
+	struct rsvd_fence_process self = {
+		.pid = (uint64_t)getpid(), .node = p->apart ? who : 0,
+	};
+	struct guid nexus = { { who } };
+
+	return rsvd_fence_open(p->mem, p->path, p->apart, &nexus, &self,
+			       _fence);
 }
 
 static struct rsvd_fence *join(struct place *p, uint8_t who)
 {
 	struct rsvd_fence *fence = NULL;
-	struct guid nexus = { { who } };
 
-	if (rsvd_fence_open(p->mem, p->path, &nexus, (uint64_t)getpid(),
-			    &fence) != 0) {
+	if (open_fence(p, who, &fence) != 0) {
 		abort();
 	}
 	return fence;
 }
 
-static bool anybody(void *private_data, const struct guid *nexus, uint64_t pid)
+static uint64_t owner(struct rsvd_fence *fence, uint64_t *_turn)
+{
+	return rsvd_fence_owner(fence, _turn).pid;
+}
+
+static bool anybody(void *private_data, const struct guid *nexus,
+		    const struct rsvd_fence_process *who)
 {
 	uint8_t *seen = private_data;
 
-	(void)pid;
+	(void)who;
 	if (seen != NULL) {
 		*seen = nexus->bytes[0];
 	}
@@ -249,17 +286,15 @@ static void test_slots_are_given_back(void **test)
 	struct place *p = *test;
 	struct rsvd_fence *all[RSVD_FENCE_SLOTS];
 	struct rsvd_fence *more = NULL;
-	struct guid nexus = { { 1 } };
 	size_t i = 0;
 
 	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
 		all[i] = join(p, 1);
 		assert_int_equal(rsvd_fence_slot(all[i]), i);
 	}
-	assert_int_equal(rsvd_fence_open(p, p->path, &nexus, 1, &more),
-			 -EUSERS);
+	assert_int_equal(open_fence(p, 1, &more), -EUSERS);
 	talloc_free(all[17]);
-	assert_int_equal(rsvd_fence_open(p, p->path, &nexus, 1, &more), 0);
+	assert_int_equal(open_fence(p, 1, &more), 0);
 	assert_int_equal(rsvd_fence_slot(more), 17);
 	talloc_free(more);
 	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
@@ -277,16 +312,16 @@ static void test_exclusive_is_one_at_a_time(void **test)
 	uint64_t first = 0;
 	uint64_t second = 0;
 
-	assert_int_equal(rsvd_fence_owner(b, &first), 0);
+	assert_int_equal(owner(b, &first), 0);
 	assert_int_equal(rsvd_fence_exclusive(a, 0, 512), 0);
 	assert_int_equal(rsvd_fence_exclusive(a, 0, 512), -EAGAIN);
 	assert_int_equal(rsvd_fence_exclusive(b, 4096, 512), -EAGAIN);
-	assert_int_equal(rsvd_fence_owner(b, &first), getpid());
+	assert_int_equal(owner(b, &first), getpid());
 	rsvd_fence_release(a);
-	assert_int_equal(rsvd_fence_owner(b, &second), 0);
+	assert_int_equal(owner(b, &second), 0);
 	assert_int_equal(first, second);
 	assert_int_equal(rsvd_fence_exclusive(b, 4096, 512), 0);
-	assert_int_equal(rsvd_fence_owner(b, &second), getpid());
+	assert_int_equal(owner(b, &second), getpid());
 	assert_int_not_equal(first, second);
 	talloc_free(b);
 	assert_int_equal(rsvd_fence_exclusive(a, 0, 512), 0);
@@ -384,7 +419,7 @@ static void test_who_died_has_no_range(void **test)
 	uint64_t turn = 0;
 
 	died_with(*test, true);
-	assert_int_equal(rsvd_fence_owner(a, &turn), 0);
+	assert_int_equal(owner(a, &turn), 0);
 	assert_int_equal(rsvd_fence_range_enter(a, 0, 512, &entry), 0);
 	rsvd_fence_range_exit(a, entry);
 	died_with(*test, false);
@@ -444,9 +479,10 @@ static void test_counters_and_foreign_files(void **test)
 	struct place *p = *test;
 	struct rsvd_fence *a = join(p, 1);
 	struct rsvd_fence_counters seen = {};
-	struct guid nexus = { { 1 } };
 
 	rsvd_fence_counters(a)->writes = 42;
+	/* Apart they are told with the next write. */
+	assert_true(rsvd_fence_enter(a, rsvd_fence_generation(a)));
 	assert_int_equal(rsvd_fence_look(p->path, rsvd_fence_slot(a),
 					 (uint64_t)getpid(), &seen), 0);
 	assert_int_equal(seen.writes, 42);
@@ -455,10 +491,50 @@ static void test_counters_and_foreign_files(void **test)
 	assert_int_equal(rsvd_fence_look(p->path, 256, 1, &seen), -EINVAL);
 	talloc_free(a);
 	assert_int_equal(truncate(p->path, 100), 0);
-	assert_int_equal(rsvd_fence_open(p, p->path, &nexus, 1, &a), -EINVAL);
+	assert_int_equal(open_fence(p, 1, &a), -EINVAL);
 }
 
-#define T(test) cmocka_unit_test_setup_teardown(test, start, stop)
+/* The record's changer must not believe what it cannot read. */
+static void test_lost_files_let_nothing_in(void **test)
+{
+	struct place *p = *test;
+	struct rsvd_fence *a = join(p, 1);
+	struct rsvd_fence *b = join(p, 2);
+	uint64_t now = rsvd_fence_generation(a);
+
+	assert_true(rsvd_fence_enter(a, now));
+	assert_int_equal(truncate(p->path, 0), 0);
+	assert_false(rsvd_fence_enter(a, now));
+	assert_int_not_equal(rsvd_fence_error(a), 0);
+	assert_int_not_equal(rsvd_fence_change_begin(b), 0);
+	/* Not even where it is whole again. */
+	assert_int_equal(truncate(p->path, 128), 0);
+	assert_false(rsvd_fence_enter(a, 0));
+	rsvd_fence_exit(a, now);
+	talloc_free(a);
+	talloc_free(b);
+}
+
+static void test_a_slot_tells_its_process(void **test)
+{
+	struct place *p = *test;
+	struct rsvd_fence *a = join(p, 1);
+	struct rsvd_fence *b = join(p, 2);
+
+	assert_true(rsvd_fence_is_held(b, rsvd_fence_slot(a)));
+	assert_true(rsvd_fence_is_held_at(p->path, rsvd_fence_slot(a)));
+	assert_true(rsvd_fence_is_held(b, rsvd_fence_slot(b)));
+	assert_false(rsvd_fence_is_held(b, 7));
+	talloc_free(a);
+	assert_false(rsvd_fence_is_held(b, 0));
+	assert_false(rsvd_fence_is_held_at(p->path, 0));
+	assert_false(rsvd_fence_is_held_at("/nowhere/fence", 0));
+	talloc_free(b);
+}
+
+#define T(test) \
+	cmocka_unit_test_setup_teardown(test, start, stop), \
+	{ #test "_apart", test, start_apart, stop, NULL }
 
 int main(void)
 {
@@ -476,6 +552,9 @@ int main(void)
 		T(test_who_died_has_no_range),
 		T(test_a_plain_change_and_an_exclusive_one),
 		T(test_counters_and_foreign_files),
+		T(test_a_slot_tells_its_process),
+		{ "test_lost_files_let_nothing_in",
+		  test_lost_files_let_nothing_in, start_apart, stop, NULL },
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

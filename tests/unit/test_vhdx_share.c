@@ -57,6 +57,7 @@ struct place {
 	char folder[64];
 	char disk[96], parent[96], share[96];
 	enum vhdx_type type;
+	bool apart;
 	struct shared *shared;
 	uint64_t wanted;
 };
@@ -94,8 +95,11 @@ static int disk_open(struct worker *w)
 
 	w->mem_ctx = talloc_new(NULL);
 	w->ev = tevent_context_init(w->mem_ctx);
-	ret = vhdx_share_file_open(w->mem_ctx, w->ev, w->place->share,
-				   &w->share);
+	ret = w->place->apart ?
+		vhdx_share_apart_open(w->mem_ctx, w->ev, w->place->share,
+				      &w->share) :
+		vhdx_share_file_open(w->mem_ctx, w->ev, w->place->share,
+				     &w->share);
 	if (ret == 0 && w->place->type == VHDX_DIFFERENCING) {
 		ret = file_store_open(w->mem_ctx, w->ev, AT_FDCWD,
 				      w->place->parent, 0, &store);
@@ -384,9 +388,9 @@ static void grow(struct worker *w, uint64_t *_size)
 	}
 }
 
-static void all(enum vhdx_type type)
+static void all(enum vhdx_type type, bool apart)
 {
-	struct place place = { .type = type };
+	struct place place = { .type = type, .apart = apart };
 	struct worker w = { .place = &place, .number = WORKERS };
 	pid_t pids[WORKERS] = {};
 	uint64_t seed = 1;
@@ -471,13 +475,19 @@ static void all(enum vhdx_type type)
 static void test_a_dynamic_disk(void **state)
 {
 	(void)state;
-	all(VHDX_DYNAMIC);
+	all(VHDX_DYNAMIC, false);
 }
 
 static void test_a_differencing_disk(void **state)
 {
 	(void)state;
-	all(VHDX_DIFFERENCING);
+	all(VHDX_DIFFERENCING, false);
+}
+
+static void test_a_dynamic_disk_apart(void **state)
+{
+	(void)state;
+	all(VHDX_DYNAMIC, true);
 }
 
 int main(void)
@@ -485,6 +495,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_dynamic_disk),
 		cmocka_unit_test(test_a_differencing_disk),
+		cmocka_unit_test(test_a_dynamic_disk_apart),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

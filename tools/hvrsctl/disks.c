@@ -1,4 +1,5 @@
 /* hvrsctl disks: shared virtual disks ([MS-RSVD]) that are open. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,6 +12,7 @@
 #include "cbt/cbt.h"
 #include "hvrsctl.h"
 #include "rsvd/fence.h"
+#include "rsvd/record_file.h"
 #include "rsvd/rsvd.h"
 #include "store/store.h"
 #include "util/cursor.h"
@@ -34,7 +36,8 @@ static const char *const type_names[] = {
 
 struct look {
 	json_t *disks;
-	char *folder;		/* Samba's lock directory */
+	char *folder;		/* of the files that processes share */
+	bool cluster;
 	bool strange;		/* a record that is not understood */
 };
 
@@ -43,13 +46,19 @@ static json_t *key_text(uint64_t key)
 	return json_sprintf("0x%016" PRIx64, key);
 }
 
+static char *fence_path(const struct look *look, uint64_t device,
+			uint64_t inode)
+{
+	return talloc_asprintf(NULL, "%s/%" PRIx64 "-%" PRIx64 ".fence",
+			       look->folder, device, inode);
+}
+
 static void add_counters(json_t *out, const struct look *look,
 			 const struct rsvd_record_open *open, uint64_t device,
 			 uint64_t inode)
 {
 	struct rsvd_fence_counters n = {};
-	char *path = talloc_asprintf(NULL, "%s/hvrs/%" PRIx64 "-%" PRIx64
-				     ".fence", look->folder, device, inode);
+	char *path = fence_path(look, device, inode);
 
 	if (path != NULL &&
 	    rsvd_fence_look(path, open->slot, open->pid, &n) == 0) {
@@ -64,8 +73,19 @@ static void add_counters(json_t *out, const struct look *look,
 	talloc_free(path);
 }
 
-static bool is_alive(const struct rsvd_record_open *open)
+static bool is_alive(const struct look *look,
+		     const struct rsvd_record_open *open, uint64_t device,
+		     uint64_t inode)
 {
+	char *path = NULL;
+	bool held = false;
+
+	if (look->cluster) {
+		path = fence_path(look, device, inode);
+		held = path != NULL && rsvd_fence_is_held_at(path, open->slot);
+		talloc_free(path);
+		return held;
+	}
 	return kill((pid_t)open->pid, 0) == 0 || errno == EPERM;
 }
 
@@ -74,7 +94,7 @@ static json_t *open_to_json(const struct look *look,
 			    uint64_t device, uint64_t inode)
 {
 	char id[GUID_TEXT_SIZE] = "";
-	bool alive = is_alive(open);
+	bool alive = is_alive(look, open, device, inode);
 	json_t *out = NULL;
 
 	guid_format(&open->initiator, false, id);
@@ -85,6 +105,9 @@ static json_t *open_to_json(const struct look *look,
 			alive ? "open" : open->persistent ?
 			"waits for its client" : "gone", "persistent",
 			open->persistent);
+	if (look->cluster) {
+		json_object_set_new(out, "node", json_integer(open->vnn));
+	}
 	add_counters(out, look, open, device, inode);
 	return out;
 }
@@ -183,7 +206,7 @@ static json_t *snapshots(const char *path)
 }
 
 /* What goes on at present. */
-static json_t *operations(const struct rsvd_record *r)
+static json_t *operations(const struct look *look, const struct rsvd_record *r)
 {
 	json_t *out = json_array();
 	size_t i = 0;
@@ -195,7 +218,8 @@ static json_t *operations(const struct rsvd_record *r)
 				  sizeof(operation_names[0]) ?
 			operation_names[p->type] : "unknown";
 
-		if (p->over || (kill((pid_t)p->worker.pid, 0) != 0 &&
+		if (p->over || (!look->cluster &&
+				kill((pid_t)p->worker.pid, 0) != 0 &&
 				errno == ESRCH)) {
 			continue;
 		}
@@ -229,44 +253,133 @@ static json_t *disk_to_json(const struct look *look,
 			 "registrations", registrations(&r->pr),
 			 "tracking", tracking(r->path),
 			 "snapshots", snapshots(r->path),
-			 "operations", operations(r),
+			 "operations", operations(look, r),
 			 "opens", opens);
 }
 
-static int each_record(struct tdb_context *tdb, TDB_DATA key, TDB_DATA value,
-		       void *private_data)
+static void add_record(struct look *look, uint64_t device, uint64_t inode,
+		       const uint8_t *bytes, size_t length)
 {
-	struct look *look = private_data;
 	struct rsvd_record *r = NULL;
-	struct cursor c = {};
 	const char *why = NULL;
-	uint64_t device = 0;
-	uint64_t inode = 0;
 	bool open = false;
 	size_t i = 0;
-	int ret = 0;
+	int ret = rsvd_record_decode(NULL, bytes, length, &r, &why);
 
-	(void)tdb;
-	cursor_init(&c, key.dptr, key.dsize);
-	device = cursor_le64(&c);
-	inode = cursor_le64(&c);
-	ret = rsvd_record_decode(NULL, value.dptr, value.dsize, &r, &why);
 	if (ret != 0) {
 		fprintf(stderr, "hvrsctl disks: a record is not understood: "
 			"%s\n", why);
 		look->strange = true;
-		return 0;
+		return;
 	}
 	/* What only dead processes had open is as good as closed. */
 	for (i = 0; i < r->open_count && !open; i++) {
-		open = r->opens[i].persistent || is_alive(&r->opens[i]);
+		open = r->opens[i].persistent ||
+			is_alive(look, &r->opens[i], device, inode);
 	}
 	if (open) {
 		json_array_append_new(look->disks,
 				      disk_to_json(look, r, device, inode));
 	}
 	talloc_free(r);
+}
+
+static int each_record(struct tdb_context *tdb, TDB_DATA key, TDB_DATA value,
+		       void *private_data)
+{
+	struct cursor c = {};
+	uint64_t device = 0;
+	uint64_t inode = 0;
+
+	(void)tdb;
+	cursor_init(&c, key.dptr, key.dsize);
+	device = cursor_le64(&c);
+	inode = cursor_le64(&c);
+	add_record(private_data, device, inode, value.dptr, value.dsize);
 	return 0;
+}
+
+static int look_database(struct look *look)
+{
+	struct tdb_context *tdb = NULL;
+	char *folder = hvrsctl_testparm("lock directory");
+	bool missing = false;
+	int status = HVRSCTL_OK;
+
+	if (folder == NULL) {
+		return HVRSCTL_FAILED;
+	}
+	look->folder = talloc_asprintf(NULL, "%s/hvrs", folder);
+	free(folder);
+	tdb = hvrsctl_database(HVRSCTL_LOCK, NAME, O_RDONLY, &missing);
+	if (tdb == NULL) {
+		return missing ? HVRSCTL_OK : HVRSCTL_FAILED;
+	}
+	if (tdb_traverse_read(tdb, each_record, look) < 0) {
+		fprintf(stderr, "hvrsctl disks: %s cannot be read: %s\n", NAME,
+			tdb_errorstr(tdb));
+		status = HVRSCTL_FAILED;
+	}
+	tdb_close(tdb);
+	return status;
+}
+
+/* ---- on a cluster: records are files ------------------------------------------------ */
+
+static void look_file(struct look *look, const char *name)
+{
+	struct rsvd_record_file *file = NULL;
+	TALLOC_CTX *frame = talloc_new(NULL);
+	char *path = talloc_asprintf(frame, "%s/%s", look->folder, name);
+	uint8_t *bytes = NULL;
+	uint8_t *copy = NULL;
+	uint64_t device = 0;
+	uint64_t inode = 0;
+	size_t length = 0;
+	int end = 0;
+	int ret = -ENOMEM;
+
+	if (sscanf(name, "%" SCNx64 "-%" SCNx64 ".record%n", &device, &inode,
+		   &end) != 2 || end == 0 || name[end] != '\0') {
+		talloc_free(frame);
+		return;
+	}
+	if (path != NULL) {
+		ret = rsvd_record_file_lock(frame, path, 3000, &file, &bytes,
+					    &length);
+	}
+	if (ret != 0) {
+		fprintf(stderr, "hvrsctl disks: %s: %s\n", path,
+			strerror(-ret));
+		look->strange = true;
+	} else if (bytes != NULL) {
+		/* Nobody waits for what comes now. */
+		copy = talloc_steal(frame, bytes);
+		talloc_free(file);
+		add_record(look, device, inode, copy, length);
+	}
+	talloc_free(frame);
+}
+
+static int look_folder(struct look *look)
+{
+	char *store = hvrsctl_testparm("hvrs:handle store");
+	struct dirent *entry = NULL;
+	DIR *folder = NULL;
+
+	look->folder = talloc_asprintf(NULL, "%s/disks",
+				       store != NULL ? store : "");
+	free(store);
+	folder = look->folder != NULL ? opendir(look->folder) : NULL;
+	if (folder == NULL) {
+		/* Nobody had one yet. */
+		return errno == ENOENT ? HVRSCTL_OK : HVRSCTL_FAILED;
+	}
+	while ((entry = readdir(folder)) != NULL) {
+		look_file(look, entry->d_name);
+	}
+	closedir(folder);
+	return HVRSCTL_OK;
 }
 
 /* ---- for people -------------------------------------------------------------------- */
@@ -283,9 +396,20 @@ static json_int_t number_of(const json_t *object, const char *name)
 	return json_integer_value(json_object_get(object, name));
 }
 
+static const char *node_of(const json_t *open, char *text, size_t size)
+{
+	text[0] = '\0';
+	if (json_object_get(open, "node") != NULL) {
+		snprintf(text, size, " of node %lld",
+			 (long long)number_of(open, "node"));
+	}
+	return text;
+}
+
 static void print_disk(const json_t *disk)
 {
 	const json_t *row = NULL;
+	char node[32];
 	size_t i = 0;
 
 	printf("%s\n  %lld MiB, reservation: %s, generation %lld%s\n",
@@ -312,10 +436,11 @@ static void print_disk(const json_t *disk)
 		       (long long)number_of(row, "marks"));
 	}
 	json_array_foreach(json_object_get(disk, "opens"), i, row) {
-		printf("  open by %s, initiator %s, process %lld: %s\n"
+		printf("  open by %s, initiator %s, process %lld%s: %s\n"
 		       "    %lld reads (%lld KiB), %lld writes (%lld KiB)\n",
 		       text_of(row, "host"), text_of(row, "initiator"),
 		       (long long)number_of(row, "process"),
+		       node_of(row, node, sizeof(node)),
 		       text_of(row, "state"),
 		       (long long)number_of(row, "reads"),
 		       (long long)number_of(row, "read bytes") / 1024,
@@ -345,9 +470,7 @@ static void print_text(const json_t *disks)
 
 int command_disks(int argc, char **argv)
 {
-	struct tdb_context *tdb = NULL;
 	struct look look = {};
-	bool missing = false;
 	bool json = argc == 1 && strcmp(argv[0], "--json") == 0;
 	int status = HVRSCTL_OK;
 
@@ -356,24 +479,10 @@ int command_disks(int argc, char **argv)
 			"--json is all it takes\n", argv[argc - 1]);
 		return HVRSCTL_USAGE;
 	}
-	tdb = hvrsctl_database(HVRSCTL_LOCK, NAME, O_RDONLY, &missing);
-	if (tdb == NULL && !missing) {
-		return HVRSCTL_FAILED;
-	}
 	look.disks = json_array();
-	look.folder = hvrsctl_testparm("lock directory");
-	if (look.folder == NULL) {
-		status = HVRSCTL_FAILED;
-	} else if (tdb != NULL && tdb_traverse_read(tdb, each_record,
-						    &look) < 0) {
-		fprintf(stderr, "hvrsctl disks: %s cannot be read: %s\n", NAME,
-			tdb_errorstr(tdb));
-		status = HVRSCTL_FAILED;
-	}
-	if (tdb != NULL) {
-		tdb_close(tdb);
-	}
-	if (look.strange) {
+	look.cluster = hvrsctl_is_cluster();
+	status = look.cluster ? look_folder(&look) : look_database(&look);
+	if (status == HVRSCTL_OK && look.strange) {
 		status = HVRSCTL_FAILED;
 	}
 	if (json) {
@@ -383,6 +492,6 @@ int command_disks(int argc, char **argv)
 		print_text(look.disks);
 	}
 	json_decref(look.disks);
-	free(look.folder);
+	talloc_free(look.folder);
 	return status;
 }

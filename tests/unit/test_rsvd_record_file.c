@@ -1,0 +1,242 @@
+/* The record as a file: stored whole or not at all, and one lock. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "rsvd/record_file.h"
+
+struct place {
+	char path[64];
+};
+
+static int start(void **test)
+{
+	struct place *p = talloc_zero(NULL, struct place);
+	int fd = -1;
+
+	strcpy(p->path, "/tmp/hvrs-record-XXXXXX");
+	fd = mkstemp(p->path);
+	close(fd);
+	*test = p;
+	return fd >= 0 ? 0 : -1;
+}
+
+static int stop(void **test)
+{
+	struct place *p = *test;
+
+	unlink(p->path);
+	talloc_free(p);
+	return 0;
+}
+
+/* The text that is stored, "" for none; a child of p. */
+static const char *stored(struct place *p)
+{
+	struct rsvd_record_file *file = NULL;
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+	const char *text = "";
+	int ret = rsvd_record_file_lock(p, p->path, 0, &file, &bytes, &length);
+
+	if (ret != 0) {
+		return "error";
+	}
+	if (bytes != NULL) {
+		text = talloc_strndup(p, (char *)bytes, length);
+	}
+	talloc_free(file);
+	return text;
+}
+
+static int store(struct place *p, const char *text)
+{
+	struct rsvd_record_file *file = NULL;
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+	int ret = rsvd_record_file_lock(p, p->path, 0, &file, &bytes, &length);
+
+	if (ret == 0) {
+		ret = rsvd_record_file_store(file, (const uint8_t *)text,
+					     strlen(text));
+	}
+	talloc_free(file);
+	return ret;
+}
+
+static void test_what_is_stored_is_found(void **test)
+{
+	struct place *p = *test;
+	char name[8];
+	unsigned i = 0;
+
+	assert_string_equal(stored(p), "");
+	for (i = 0; i < 10; i++) {
+		snprintf(name, sizeof(name), "n%u", i);
+		assert_int_equal(store(p, name), 0);
+		assert_string_equal(stored(p), name);
+	}
+	assert_int_equal(store(p, ""), 0);
+	assert_string_equal(stored(p), "");
+	assert_int_equal(store(p, "again"), 0);
+	assert_string_equal(stored(p), "again");
+}
+
+static size_t whole(const char *path, uint8_t *bytes)
+{
+	int fd = open(path, O_RDONLY);
+	ssize_t got = pread(fd, bytes, 2 * RSVD_RECORD_FILE_MAX, 0);
+
+	close(fd);
+	return got > 0 ? (size_t)got : 0;
+}
+
+/* A machine that goes leaves any part of what it wrote. */
+static void test_cut_anywhere_it_is_the_old_or_the_new(void **test)
+{
+	struct place *p = *test;
+	const size_t all = 2 * RSVD_RECORD_FILE_MAX;
+	uint8_t *before = talloc_zero_size(p, all);
+	uint8_t *after = talloc_zero_size(p, all);
+	uint8_t *mixed = talloc_zero_size(p, all);
+	unsigned round = 0;
+
+	for (round = 0; round < 4; round++) {
+		const char *old = stored(p);
+		const char *new = round % 2 == 0 ? "another, and longer"
+						 : "one more";
+		unsigned news = 0;
+		size_t cut = 0;
+
+		memset(before, 0, all);
+		memset(after, 0, all);
+		(void)whole(p->path, before);
+		assert_int_equal(store(p, new), 0);
+		(void)whole(p->path, after);
+		for (cut = 0; cut < all; cut++) {
+			const char *now = NULL;
+			int fd = -1;
+
+			if (before[cut] == after[cut]) {
+				continue;
+			}
+			/* What is before the cut came, what is behind not. */
+			memcpy(mixed, after, cut);
+			memcpy(mixed + cut, before + cut, all - cut);
+			fd = open(p->path, O_WRONLY);
+			assert_int_equal(pwrite(fd, mixed, all, 0), all);
+			now = stored(p);
+			assert_true(strcmp(now, old) == 0 ||
+				    strcmp(now, new) == 0);
+			news += strcmp(now, new) == 0;
+			/* And the other way round. */
+			memcpy(mixed, before, cut);
+			memcpy(mixed + cut, after + cut, all - cut);
+			assert_int_equal(pwrite(fd, mixed, all, 0), all);
+			now = stored(p);
+			assert_true(strcmp(now, old) == 0 ||
+				    strcmp(now, new) == 0);
+			assert_int_equal(pwrite(fd, after, all, 0), all);
+			close(fd);
+		}
+		assert_int_equal(news, 0);
+		assert_string_equal(stored(p), new);
+	}
+}
+
+static void test_damage_is_no_empty_record(void **test)
+{
+	struct place *p = *test;
+	const char junk = 'x';
+	int fd = -1;
+
+	assert_int_equal(store(p, "one"), 0);
+	assert_int_equal(store(p, "two"), 0);
+	fd = open(p->path, O_WRONLY);
+	/* As if it had not been stored. */
+	assert_int_equal(pwrite(fd, &junk, 1, 24), 1);
+	assert_string_equal(stored(p), "one");
+	assert_int_equal(pwrite(fd, &junk, 1, RSVD_RECORD_FILE_MAX + 24), 1);
+	assert_string_equal(stored(p), "error");
+	close(fd);
+}
+
+static void test_one_has_the_lock_until_it_dies(void **test)
+{
+	struct place *p = *test;
+	struct rsvd_record_file *file = NULL;
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+	int told[2];
+	char byte = 0;
+	pid_t child = 0;
+
+	assert_int_equal(pipe(told), 0);
+	child = fork();
+	if (child == 0) {
+		if (rsvd_record_file_lock(p, p->path, 0, &file, &bytes,
+					  &length) != 0 ||
+		    write(told[1], "x", 1) != 1) {
+			_exit(1);
+		}
+		pause();
+		_exit(0);
+	}
+	assert_int_equal(read(told[0], &byte, 1), 1);
+	assert_int_equal(rsvd_record_file_lock(p, p->path, 20, &file, &bytes,
+					       &length), -ETIMEDOUT);
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	assert_int_equal(rsvd_record_file_lock(p, p->path, 1000, &file, &bytes,
+					       &length), 0);
+	talloc_free(file);
+	close(told[0]);
+	close(told[1]);
+}
+
+static void test_too_much_is_refused(void **test)
+{
+	struct place *p = *test;
+	struct rsvd_record_file *file = NULL;
+	uint8_t *much = talloc_zero_size(p, RSVD_RECORD_FILE_MAX);
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+
+	assert_int_equal(store(p, "small"), 0);
+	assert_int_equal(rsvd_record_file_lock(p, p->path, 0, &file, &bytes,
+					       &length), 0);
+	assert_int_equal(rsvd_record_file_store(file, much,
+						RSVD_RECORD_FILE_MAX - 23),
+			 -EFBIG);
+	assert_int_equal(rsvd_record_file_store(file, much,
+						RSVD_RECORD_FILE_MAX - 24), 0);
+	talloc_free(file);
+	assert_int_equal(rsvd_record_file_lock(p, p->path, 0, &file, &bytes,
+					       &length), 0);
+	assert_int_equal(length, RSVD_RECORD_FILE_MAX - 24);
+	talloc_free(file);
+}
+
+#define T(test) cmocka_unit_test_setup_teardown(test, start, stop)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_what_is_stored_is_found),
+		T(test_cut_anywhere_it_is_the_old_or_the_new),
+		T(test_damage_is_no_empty_record),
+		T(test_one_has_the_lock_until_it_dies),
+		T(test_too_much_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
