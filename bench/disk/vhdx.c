@@ -26,6 +26,7 @@
 struct slot {
 	struct run *run;
 	struct store_io io;
+	struct vhdx_io disk_io;
 	uint8_t *buffer;
 };
 
@@ -78,21 +79,15 @@ static void on_io(struct store_io *io, int result)
 	store_submit(slot->run->store, io);
 }
 
-static void on_disk(struct tevent_req *req)
+static void on_disk(struct vhdx_io *io, int result)
 {
-	struct slot *slot = tevent_req_callback_data_void(req);
-	int ret = slot->run->writes ? vhdx_write_recv(req)
-				    : vhdx_read_recv(req);
-
-	talloc_free(req);
-	over(slot, ret);
+	over(io->private_data, result);
 }
 
 static void next(struct slot *slot)
 {
 	struct run *run = slot->run;
 	uint64_t at = run->sent * run->step % run->length;
-	struct tevent_req *req = NULL;
 
 	if (run->sent == run->count || run->error != 0) {
 		return;
@@ -108,17 +103,13 @@ static void next(struct slot *slot)
 		store_submit(run->store, &slot->io);
 		return;
 	}
-	req = run->writes
-		? vhdx_write_send(run->mem_ctx, run->ev, run->disk,
-				  slot->buffer, at, run->size,
-				  run->through)
-		: vhdx_read_send(run->mem_ctx, run->ev, run->disk,
-				 slot->buffer, at, run->size);
-	if (req == NULL) {
-		run->error = -ENOMEM;
-		return;
-	}
-	tevent_req_set_callback(req, on_disk, slot);
+	slot->disk_io = (struct vhdx_io) {
+		.op = run->writes ? VHDX_WRITE : VHDX_READ,
+		.buffer = slot->buffer, .offset = at, .length = run->size,
+		.through = run->through, .done = on_disk,
+		.private_data = slot,
+	};
+	vhdx_submit(run->disk, &slot->disk_io);
 }
 
 static int disk_open(struct run *run, const char *path, bool writable)

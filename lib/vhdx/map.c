@@ -135,8 +135,8 @@ int vhdx_map_file(struct vhdx *disk, uint64_t offset, uint64_t *_length,
 		  uint64_t *_file_offset)
 {
 	const struct vhdx_geometry *g = &disk->geometry;
-	uint64_t block = offset / g->block_size;
-	uint64_t within = offset % g->block_size;
+	uint64_t block = offset >> g->block_shift;
+	uint64_t within = offset & (g->block_size - 1);
 	struct vhdx_page *page = NULL;
 	bool here = true;
 	uint64_t entry = 0;

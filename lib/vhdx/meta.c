@@ -242,7 +242,9 @@ int vhdx_geometry_fill(struct vhdx_geometry *g)
 		return -EINVAL;
 	}
 	g->chunk_ratio = CHUNK_SECTORS * g->logical_sector / g->block_size;
-	g->block_count = (g->size + g->block_size - 1) / g->block_size;
+	g->block_shift = (unsigned)__builtin_ctz(g->block_size);
+	g->chunk_shift = (unsigned)__builtin_ctzll(g->chunk_ratio);
+	g->block_count = (g->size + g->block_size - 1) >> g->block_shift;
 	chunks = (g->block_count + g->chunk_ratio - 1) / g->chunk_ratio;
 	if (g->has_parent) {
 		g->entries = chunks * (g->chunk_ratio + 1);
@@ -255,12 +257,13 @@ int vhdx_geometry_fill(struct vhdx_geometry *g)
 
 uint64_t vhdx_geometry_payload(const struct vhdx_geometry *g, uint64_t block)
 {
-	return block + block / g->chunk_ratio;
+	return block + (block >> g->chunk_shift);
 }
 
 uint64_t vhdx_geometry_bitmap(const struct vhdx_geometry *g, uint64_t block)
 {
-	return block / g->chunk_ratio * (g->chunk_ratio + 1) + g->chunk_ratio;
+	return (block >> g->chunk_shift) * (g->chunk_ratio + 1) +
+		g->chunk_ratio;
 }
 
 uint32_t vhdx_geometry_sectors(const struct vhdx_geometry *g)
@@ -271,5 +274,5 @@ uint32_t vhdx_geometry_sectors(const struct vhdx_geometry *g)
 uint64_t vhdx_geometry_first_bit(const struct vhdx_geometry *g,
 				 uint64_t block)
 {
-	return block % g->chunk_ratio * vhdx_geometry_sectors(g);
+	return (block & (g->chunk_ratio - 1)) * vhdx_geometry_sectors(g);
 }

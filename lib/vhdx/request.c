@@ -1,6 +1,6 @@
 /*
  * Requests: cut into pieces of one block each, a bounded number of them under
- * way; reads; flushes; and the doors of all four.
+ * way; reads; flushes; and the doors of all.
  */
 #include "vhdx/vhdx_priv.h"
 
@@ -10,14 +10,27 @@
 
 #include "util/checked.h"
 
+/* Requests of one piece that are kept to be used again. */
+#define SPARE_MAX 64
+
 static void request_cut(struct vhdx_request *r);
 
 /* ---- the end -------------------------------------------------------------- */
 
 static void request_done(struct vhdx_request *r, int result)
 {
-	r->disk->requests--;
-	r->done(r, result);
+	struct vhdx *disk = r->disk;
+	struct vhdx_io *io = r->asked;
+
+	disk->requests--;
+	if (r->piece_count == 1 && disk->spare_count < SPARE_MAX) {
+		r->spare_next = disk->spare;
+		disk->spare = r;
+		disk->spare_count++;
+	} else {
+		talloc_free(r);
+	}
+	io->done(io, result);
 }
 
 static void on_committed(struct vhdx_wait *wait, int result)
@@ -62,7 +75,7 @@ static void request_flush(struct vhdx_request *r)
 
 static void request_pieces_done(struct vhdx_request *r)
 {
-	if (r->op == VHDX_OP_SETTLE && r->disk->commit.running) {
+	if (r->op == VHDX_SETTLE && r->disk->commit.running) {
 		r->wait.wake = on_committed;
 		vhdx_queue_add(&r->disk->commit.settled, &r->wait);
 		return;
@@ -156,20 +169,20 @@ static void piece_recover(struct vhdx_piece *piece)
 static void piece_go(struct vhdx_piece *piece)
 {
 	switch (piece->request->op) {
-	case VHDX_OP_READ:
+	case VHDX_READ:
 		piece_read(piece);
 		return;
-	case VHDX_OP_WRITE:
+	case VHDX_WRITE:
 		vhdx_piece_write(piece);
 		return;
-	case VHDX_OP_UNMAP:
+	case VHDX_UNMAP:
 		vhdx_piece_unmap(piece);
 		return;
-	case VHDX_OP_RECOVER:
+	case VHDX_RECOVER:
 		piece_recover(piece);
 		return;
-	case VHDX_OP_FLUSH:
-	case VHDX_OP_SETTLE:
+	case VHDX_FLUSH:
+	case VHDX_SETTLE:
 		vhdx_piece_end(piece, 0);
 		return;
 	}
@@ -195,7 +208,7 @@ static void on_wake(struct vhdx_wait *wait, int result)
  */
 static void request_cut(struct vhdx_request *r)
 {
-	uint64_t block = r->disk->geometry.block_size;
+	const struct vhdx_geometry *g = &r->disk->geometry;
 
 	if (r->cutting) {
 		return;
@@ -204,14 +217,15 @@ static void request_cut(struct vhdx_request *r)
 	while (r->next < r->end && r->idle != 0 && r->result == 0) {
 		unsigned i = (unsigned)__builtin_ctz(r->idle);
 		struct vhdx_piece *piece = &r->pieces[i];
-		uint64_t rest = block - r->next % block;
+		uint64_t rest = g->block_size -
+			(r->next & (g->block_size - 1));
 
 		if (rest > r->end - r->next) {
 			rest = r->end - r->next;
 		}
 		*piece = (struct vhdx_piece) {
 			.request = r, .at = r->next, .end = r->next + rest,
-			.block = r->next / block,
+			.block = r->next >> g->block_shift,
 		};
 		piece->wait.wake = on_wake;
 		r->next += rest;
@@ -227,13 +241,107 @@ static void request_cut(struct vhdx_request *r)
 
 /* ---- the doors ------------------------------------------------------------ */
 
-struct request_state {
-	struct vhdx_request *request;
-};
-
-static void on_request(struct vhdx_request *r, int result)
+static int request_check(const struct vhdx *disk, const struct vhdx_io *io)
 {
-	struct tevent_req *req = r->private_data;
+	const struct vhdx_geometry *g = &disk->geometry;
+
+	if (io->op == VHDX_SETTLE) {
+		return 0;
+	}
+	if (disk->broken != 0) {
+		return disk->broken;
+	}
+	if (io->op != VHDX_READ && !disk->writable) {
+		return io->op == VHDX_FLUSH ? 0 : -EROFS;
+	}
+	if (((io->offset | io->length) & (g->logical_sector - 1)) != 0 ||
+	    !checked_inside(io->offset, io->length, g->size)) {
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Only its head is clean: a piece is when it is given a block. */
+static struct vhdx_request *request_new(struct vhdx *disk, unsigned pieces)
+{
+	struct vhdx_request *r = disk->spare;
+	unsigned room = pieces > 1 ? pieces : 1;
+
+	if (room == 1 && r != NULL) {
+		disk->spare = r->spare_next;
+		disk->spare_count--;
+	} else {
+		r = talloc_size(disk, sizeof(*r) +
+				      room * sizeof(r->pieces[0]));
+	}
+	if (r != NULL) {
+		*r = (struct vhdx_request) {
+			.disk = disk, .piece_count = room,
+			.idle = (1U << pieces) - 1,
+		};
+	}
+	return r;
+}
+
+/* Whole blocks; the disk's last may be short. */
+static void unmap_inside(const struct vhdx *disk, uint64_t *_offset,
+			 uint64_t *_end)
+{
+	uint64_t block = disk->geometry.block_size;
+
+	if (*_end < disk->geometry.size) {
+		*_end -= *_end % block;
+	}
+	*_offset += (block - *_offset % block) % block;
+	if (*_end < *_offset) {
+		*_end = *_offset;
+	}
+}
+
+void vhdx_submit(struct vhdx *disk, struct vhdx_io *io)
+{
+	unsigned shift = disk->geometry.block_shift;
+	uint64_t offset = io->offset;
+	uint64_t end = io->offset + io->length;
+	struct vhdx_request *r = NULL;
+	uint64_t pieces = 0;
+	int ret = vhdx_gate_refresh(disk);
+
+	if (ret == 0) {
+		ret = request_check(disk, io);
+	}
+	if (ret != 0) {
+		io->done(io, ret);
+		return;
+	}
+	if (io->op == VHDX_UNMAP) {
+		unmap_inside(disk, &offset, &end);
+	}
+	if (end > offset) {
+		pieces = ((end - 1) >> shift) - (offset >> shift) + 1;
+	}
+	if (pieces > VHDX_PIECES_MAX) {
+		pieces = VHDX_PIECES_MAX;
+	}
+	r = request_new(disk, (unsigned)pieces);
+	if (r == NULL) {
+		io->done(io, -ENOMEM);
+		return;
+	}
+	r->op = io->op;
+	r->buffer = io->buffer;
+	r->offset = offset;
+	r->next = offset;
+	r->end = end;
+	r->through = io->through;
+	r->asked = io;
+	disk->requests++;
+	request_cut(r);
+}
+
+static void on_asked(struct vhdx_io *io, int result)
+{
+	struct tevent_req *req = io->private_data;
 
 	if (result != 0) {
 		/* tevent wants errors to be positive. */
@@ -243,87 +351,22 @@ static void on_request(struct vhdx_request *r, int result)
 	tevent_req_done(req);
 }
 
-static int request_check(const struct vhdx *disk, enum vhdx_op op,
-			 uint64_t offset, uint64_t length)
-{
-	if (op == VHDX_OP_SETTLE) {
-		return 0;
-	}
-	if (disk->broken != 0) {
-		return disk->broken;
-	}
-	if (op != VHDX_OP_READ && !disk->writable) {
-		return op == VHDX_OP_FLUSH ? 0 : -EROFS;
-	}
-	if (offset % disk->geometry.logical_sector != 0 ||
-	    length % disk->geometry.logical_sector != 0 ||
-	    !checked_inside(offset, length, disk->geometry.size)) {
-		return -EINVAL;
-	}
-	return 0;
-}
-
 static struct tevent_req *request_send(TALLOC_CTX *mem_ctx,
 				       struct tevent_context *ev,
-				       struct vhdx *disk, enum vhdx_op op,
-				       uint8_t *buffer, uint64_t offset,
-				       uint64_t length, bool through)
+				       struct vhdx *disk,
+				       const struct vhdx_io *what)
 {
-	uint64_t block = disk->geometry.block_size;
-	struct request_state *state = NULL;
-	struct tevent_req *req = NULL;
-	struct vhdx_request *r = NULL;
-	uint64_t pieces = 0;
-	int ret = 0;
+	struct vhdx_io *io = NULL;
+	struct tevent_req *req = tevent_req_create(mem_ctx, &io,
+						   struct vhdx_io);
 
-	req = tevent_req_create(mem_ctx, &state, struct request_state);
 	if (req == NULL) {
 		return NULL;
 	}
-	ret = vhdx_gate_refresh(disk);
-	if (ret == 0) {
-		ret = request_check(disk, op, offset, length);
-	}
-	if (ret == 0 && op == VHDX_OP_UNMAP) {
-		uint64_t size = disk->geometry.size;
-		uint64_t end = offset + length;
-
-		/* Whole blocks; the disk's last may be short. */
-		if (end < size) {
-			end -= end % block;
-		}
-		offset += (block - offset % block) % block;
-		length = end > offset ? end - offset : 0;
-	}
-	if (length > 0) {
-		pieces = (offset + length - 1) / block - offset / block + 1;
-	}
-	if (pieces > VHDX_PIECES_MAX) {
-		pieces = VHDX_PIECES_MAX;
-	}
-	if (ret == 0) {
-		r = talloc_zero_size(state, sizeof(*r) +
-					    pieces * sizeof(r->pieces[0]));
-		ret = r != NULL ? 0 : -ENOMEM;
-	}
-	if (ret != 0) {
-		tevent_req_error(req, (uint64_t)-(int64_t)ret);
-		return tevent_req_post(req, ev);
-	}
-	state->request = r;
-	r->disk = disk;
-	r->op = op;
-	r->buffer = buffer;
-	r->offset = offset;
-	r->next = offset;
-	r->end = offset + length;
-	r->piece_count = (unsigned)pieces;
-	r->idle = (1U << pieces) - 1;
-	r->through = through;
-	r->done = on_request;
-	r->private_data = req;
-	disk->requests++;
-	request_cut(r);
+	*io = *what;
+	io->done = on_asked;
+	io->private_data = req;
+	vhdx_submit(disk, io);
 	if (!tevent_req_is_in_progress(req)) {
 		return tevent_req_post(req, ev);
 	}
@@ -348,8 +391,12 @@ struct tevent_req *vhdx_read_send(TALLOC_CTX *mem_ctx,
 				  struct vhdx *disk, void *buffer,
 				  uint64_t offset, size_t length)
 {
-	return request_send(mem_ctx, ev, disk, VHDX_OP_READ, buffer, offset,
-			    length, false);
+	const struct vhdx_io io = {
+		.op = VHDX_READ, .buffer = buffer, .offset = offset,
+		.length = length,
+	};
+
+	return request_send(mem_ctx, ev, disk, &io);
 }
 
 int vhdx_read_recv(struct tevent_req *req)
@@ -363,14 +410,12 @@ struct tevent_req *vhdx_write_send(TALLOC_CTX *mem_ctx,
 				   uint64_t offset, size_t length,
 				   bool through)
 {
-	/* Requests of both directions share a pointer; writes only read it. */
-	union {
-		const void *from;
-		void *to;
-	} both = { .from = buffer };
+	const struct vhdx_io io = {
+		.op = VHDX_WRITE, .data = buffer, .offset = offset,
+		.length = length, .through = through,
+	};
 
-	return request_send(mem_ctx, ev, disk, VHDX_OP_WRITE, both.to, offset,
-			    length, through);
+	return request_send(mem_ctx, ev, disk, &io);
 }
 
 int vhdx_write_recv(struct tevent_req *req)
@@ -382,8 +427,11 @@ struct tevent_req *vhdx_flush_send(TALLOC_CTX *mem_ctx,
 				   struct tevent_context *ev,
 				   struct vhdx *disk)
 {
-	return request_send(mem_ctx, ev, disk, VHDX_OP_FLUSH, NULL, 0, 0,
-			    disk->writable);
+	const struct vhdx_io io = {
+		.op = VHDX_FLUSH, .through = disk->writable,
+	};
+
+	return request_send(mem_ctx, ev, disk, &io);
 }
 
 int vhdx_flush_recv(struct tevent_req *req)
@@ -396,8 +444,11 @@ struct tevent_req *vhdx_unmap_send(TALLOC_CTX *mem_ctx,
 				   struct vhdx *disk, uint64_t offset,
 				   uint64_t length)
 {
-	return request_send(mem_ctx, ev, disk, VHDX_OP_UNMAP, NULL, offset,
-			    length, false);
+	const struct vhdx_io io = {
+		.op = VHDX_UNMAP, .offset = offset, .length = length,
+	};
+
+	return request_send(mem_ctx, ev, disk, &io);
 }
 
 int vhdx_unmap_recv(struct tevent_req *req)
@@ -409,8 +460,9 @@ struct tevent_req *vhdx_settle_send(TALLOC_CTX *mem_ctx,
 				    struct tevent_context *ev,
 				    struct vhdx *disk)
 {
-	return request_send(mem_ctx, ev, disk, VHDX_OP_SETTLE, NULL, 0, 0,
-			    false);
+	const struct vhdx_io io = { .op = VHDX_SETTLE };
+
+	return request_send(mem_ctx, ev, disk, &io);
 }
 
 int vhdx_settle_recv(struct tevent_req *req)
@@ -423,8 +475,11 @@ struct tevent_req *vhdx_recover_send(TALLOC_CTX *mem_ctx,
 				     struct vhdx *disk)
 {
 	/* A sector, to have one piece. */
-	return request_send(mem_ctx, ev, disk, VHDX_OP_RECOVER, NULL, 0,
-			    disk->geometry.logical_sector, false);
+	const struct vhdx_io io = {
+		.op = VHDX_RECOVER, .length = disk->geometry.logical_sector,
+	};
+
+	return request_send(mem_ctx, ev, disk, &io);
 }
 
 int vhdx_recover_recv(struct tevent_req *req)

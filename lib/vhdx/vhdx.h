@@ -212,12 +212,44 @@ extern const struct vhdx_chain_ops vhdx_chain_files_ops;
 
 /* ---- requests ------------------------------------------------------------- */
 
+enum vhdx_op {
+	VHDX_READ,
+	VHDX_WRITE,
+	VHDX_UNMAP,
+	VHDX_FLUSH,
+	VHDX_SETTLE,
+	VHDX_RECOVER,
+};
+
+/* One request; what each does stands at the tevent form of it below. */
+struct vhdx_io {
+	enum vhdx_op op;
+	bool through;
+	union {
+		void *buffer;		/* to read into */
+		const void *data;	/* to write */
+	};
+	uint64_t offset;
+	uint64_t length;
+	/* 0 or a negative errno; io is the caller's again. */
+	void (*done)(struct vhdx_io *io, int result);
+	void *private_data;
+};
+
 /*
  * All requests may be under way together, in any number.  Offset and length
  * are multiples of the logical sector and lie inside the disk (-EINVAL).
- * Buffers stay the caller's until the request is done.  A request is not
- * cancelled by freeing its tevent_req before it is done: do not.
- * The disk's loop is the one its store completes on; ev is the same.
+ * Buffers, and io, stay the disk's until the request is done.
+ *
+ * Starts a request at the least cost.  io->done may be called before this
+ * returns.
+ */
+void vhdx_submit(struct vhdx *disk, struct vhdx_io *io);
+
+/*
+ * The same as tevent requests.  One is not cancelled by freeing it before it is
+ * done: do not.  The disk's loop is the one its store completes on; ev is the
+ * same.
  */
 struct tevent_req *vhdx_read_send(TALLOC_CTX *mem_ctx,
 				  struct tevent_context *ev,

@@ -184,6 +184,8 @@ struct vhdx_geometry {
 	uint32_t physical_sector;
 	bool has_parent;
 	bool leave_allocated;
+	unsigned block_shift;	/* block_size and chunk_ratio are powers */
+	unsigned chunk_shift;	/* of 2, and divisions are slow */
 	uint64_t chunk_ratio;
 	uint64_t block_count;
 	uint64_t entries;	/* that the table must hold */

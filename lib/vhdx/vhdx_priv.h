@@ -338,15 +338,6 @@ int vhdx_map_chain(struct vhdx *disk, uint64_t offset, uint64_t *_length,
 
 /* ---- requests ------------------------------------------------------------- */
 
-enum vhdx_op {
-	VHDX_OP_READ,
-	VHDX_OP_WRITE,
-	VHDX_OP_UNMAP,
-	VHDX_OP_FLUSH,
-	VHDX_OP_SETTLE,
-	VHDX_OP_RECOVER,
-};
-
 struct vhdx_request;
 
 struct vhdx_piece {
@@ -382,15 +373,15 @@ struct vhdx_request {
 	uint64_t end;
 	uint64_t next;			/* not yet cut into pieces */
 	unsigned under_way;
-	unsigned piece_count;
+	unsigned piece_count;		/* there is room for */
 	bool through;
 	bool cutting;
 	uint32_t idle;		/* pieces free to take the next block */
 	int result;
 	struct vhdx_wait wait;
 	struct store_io io;
-	void (*done)(struct vhdx_request *request, int result);
-	void *private_data;
+	struct vhdx_io *asked;
+	struct vhdx_request *spare_next;
 	struct vhdx_piece pieces[];
 };
 
@@ -426,6 +417,8 @@ struct vhdx {
 	uint64_t file_size;	/* known to be at least this */
 	uint64_t space_end;	/* first byte never given to a structure */
 	unsigned requests;	/* under way */
+	struct vhdx_request *spare;
+	unsigned spare_count;
 	struct vhdx_piece *busy;
 	struct vhdx_overlay *overlay;
 	struct vhdx_pages pages;
