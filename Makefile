@@ -37,6 +37,7 @@ all: configured
 configured:
 	@samba/prepare $(SAMBA)
 	@cmp -s $(SAMBA)/version $(HVRS_OUT)/samba-version && \
+		[ -e $(WAFLOCK) ] && \
 		[ $(HVRS_OUT)/samba-version -nt wscript ] || { \
 		mkdir -p $(HVRS_OUT) && \
 		$(WAF) configure --samba=$(SAMBA) && \
