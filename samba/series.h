@@ -162,9 +162,22 @@ static inline NTSTATUS series_convert_plain(TALLOC_CTX *mem_ctx,
 #else
 	NTSTATUS status = series_convert_old(mem_ctx, conn, name, _dirfsp,
 					     _full, _relative);
+	struct stat st = {};
+	bool exists = false;
 
-	/* A link would have led to another name. */
-	if (NT_STATUS_IS_OK(status) && !strequal((*_full)->base_name, name)) {
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	/*
+	 * A link in the way has led to another name; the last part of a name
+	 * is what was opened, unless it is a link itself.
+	 */
+	exists = fstatat(fsp_get_pathref_fd(*_dirfsp), (*_relative)->base_name,
+			 &st, AT_SYMLINK_NOFOLLOW) == 0;
+	if (!strequal((*_full)->base_name, name) ||
+	    exists != VALID_STAT((*_full)->st) ||
+	    (exists && ((uint64_t)st.st_ino != (*_full)->st.st_ex_ino ||
+			st.st_dev != (*_full)->st.st_ex_dev))) {
 		return NT_STATUS_STOPPED_ON_SYMLINK;
 	}
 	return status;
