@@ -34,6 +34,8 @@ struct hvrs_share {
 	bool on[OPTION_COUNT];	/* what auto and the parts come to */
 	const char *text[OPTION_COUNT];	/* of every option of a share */
 	uint64_t number[OPTION_COUNT];	/* of those of kind OPTION_NUMBER */
+	bool agreed;		/* the nodes have the same ids of its files */
+	bool disagreed;
 	struct snapset_freeze *freeze;	/* hvrs_freeze.c; NULL: none */
 };
 

@@ -280,7 +280,14 @@ static bool refresh_locks(struct files_struct *fsp, struct hvrs_open *open)
 	size_t length = 0;
 	bool changed = false;
 
-	hvrs_locks_read(talloc_tos(), &fsp->file_id, r->id, &locks, &length);
+	/* Else they do not change, but may be lost with another node. */
+	if (lp_clustering() && !open->locking) {
+		return false;
+	}
+	if (!hvrs_locks_read(talloc_tos(), &fsp->file_id, r->id, &locks,
+			     &length)) {
+		return false;
+	}
 	changed = bytes_differ(r->locks, locks, length);
 	if (changed) {
 		talloc_free_children(open->locks);
@@ -411,11 +418,12 @@ static void make_persistent(const struct tunnel_create *c,
 
 bool hvrs_handles_create_begin(struct tunnel_create *c)
 {
-	const struct hvrs_share *share = hvrs_share(c->handle);
+	struct hvrs_share *share = hvrs_share(c->handle);
 
 	if (!share->on[OPTION_PERSISTENT] || c->req == NULL ||
 	    c->req->smb2req == NULL ||
-	    (c->req->xconn->smb2.server.capabilities & CAP_PERSISTENT) == 0) {
+	    (c->req->xconn->smb2.server.capabilities & CAP_PERSISTENT) == 0 ||
+	    !hvrs_handles_agree(share, c->handle->conn)) {
 		return false;
 	}
 	hvrs_handles_apply(share, c->handle->conn);
@@ -434,7 +442,9 @@ void hvrs_handles_create_end(const struct tunnel_create *c)
 	    fsp->fake_file_handle != NULL || fsp->print_file != NULL ||
 	    (!S_ISREG(fsp->fsp_name->st.st_ex_mode) &&
 	     !fsp->fsp_flags.is_directory) ||
-	    (hvrs_tunnel_owns(fsp) && !hvrs_parts_keep(fsp))) {
+	    /* The state of a shared disk does not go from node to node yet. */
+	    (hvrs_tunnel_owns(fsp) &&
+	     (lp_clustering() || !hvrs_parts_keep(fsp)))) {
 		return;
 	}
 	make_persistent(c, fsp, dh2q);
@@ -629,6 +639,11 @@ static bool is_kept_share(struct smbd_smb2_request *req)
 
 static const struct hooks_handles handles_client = {
 	.open = hvrs_handles_open,
+	.entered = hvrs_handles_entered,
+	.begin = hvrs_handles_begin,
+	.locking = hvrs_handles_locking,
+	.ghost = hvrs_handles_ghost,
+	.named = hvrs_handles_named,
 	.reply = hvrs_handles_reply,
 	.wait = hvrs_handles_wait,
 	.is_kept_share = is_kept_share,

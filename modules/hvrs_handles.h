@@ -20,6 +20,7 @@ struct hvrs_open {
 	bool stored;		/* it is in the log */
 	bool stale;		/* the log does not know yet what changed */
 	bool granted;		/* the client was told */
+	bool locking;		/* on a cluster: its locks may change */
 };
 
 /* The handle of an open file, or NULL. */
@@ -40,6 +41,12 @@ struct hvrs_open *hvrs_open_create(struct vfs_handle_struct *handle,
  */
 bool hvrs_is_successor(const struct handle_record *r, int fd,
 		       const char *path);
+
+/*
+ * Puts into smbd's databases what a handle that is open should have there, and
+ * that went with another node of the cluster.
+ */
+void hvrs_open_heal(struct files_struct *fsp, struct hvrs_open *open);
 
 /* Gives a file that was put back its record. */
 struct hvrs_open *hvrs_open_adopt(struct vfs_handle_struct *handle,
@@ -77,15 +84,21 @@ bool hvrs_request_wants(struct smbd_smb2_request *req, uint64_t *_id);
 DATA_BLOB hvrs_open_cookie(TALLOC_CTX *mem_ctx, uint64_t id);
 bool hvrs_cookie_id(DATA_BLOB cookie, uint64_t *_id);
 
-/* Locks of one handle in smbd's database, taken out or put in. */
-void hvrs_locks_read(TALLOC_CTX *mem_ctx, const struct file_id *file,
+/*
+ * Locks of one handle in smbd's database, taken out or put in.  _read: false
+ * where they are not known.
+ */
+bool hvrs_locks_read(TALLOC_CTX *mem_ctx, const struct file_id *file,
 		     uint64_t id, uint8_t **_locks, size_t *_length);
 void hvrs_locks_remove(const struct file_id *file, uint64_t id);
 bool hvrs_locks_restore(struct files_struct *fsp,
 			const struct handle_record *r);
 
-/* Gives up a handle that waits: entries, lease, locks, deletion, record. */
-void hvrs_handle_end(struct state_handle *h);
+/*
+ * Gives up a handle that waits: entries, lease, locks, deletion, record.
+ * False where another node is at it, or its owner is back.
+ */
+bool hvrs_handle_end(struct state_handle *h);
 
 /* Whether an entry of smbd's own database is that of a handle. */
 bool hvrs_is_entry_of(const struct state_handle *h,
@@ -166,6 +179,19 @@ NTSTATUS hvrs_handles_recreate(struct smbd_smb2_request *req,
 			       struct auth_session_info *session_info,
 			       uint64_t *persistent_id,
 			       const struct GUID *create_guid);
+void hvrs_handles_begin(void);
+void hvrs_handles_locking(struct files_struct *fsp);
+bool hvrs_handles_ghost(const struct share_mode_entry *e);
+void hvrs_handles_promise(void);	/* about to tell a client something */
+void hvrs_handles_look_start(void);
+bool hvrs_handles_agree(struct hvrs_share *share,
+			struct connection_struct *conn);
+void hvrs_handles_warden_start(void);
+void hvrs_handles_named(struct smbd_server_connection *sconn);
+NTSTATUS hvrs_handles_entered(struct hooks_open *open,
+			      struct share_mode_lock *lck,
+			      const struct smb_filename *name,
+			      struct file_id file);
 bool hvrs_handles_protect(const struct share_mode_entry *e);
 bool hvrs_handles_locked(struct files_struct *fsp,
 			 const struct lock_struct *lock);

@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "lib/global_contexts.h"
 #include "lib/util/server_id.h"
 #include "librpc/gen_ndr/ndr_open_files.h"
 #include "locking/leases_db.h"
@@ -74,6 +75,9 @@ static bool process_end(struct server_id owner, bool murder, int wait_ms)
 	struct pollfd wait = { .fd = -1, .events = POLLIN };
 	int i = 0;
 
+	if (!procid_is_local(&owner)) {
+		return state_handles_is_gone(&owner);
+	}
 	become_root();
 	wait.fd = (int)syscall(SYS_pidfd_open, (pid_t)owner.pid, 0);
 	/* It may have ended, and its number be another's. */
@@ -106,10 +110,15 @@ static enum hvrs_fence fence(struct server_id owner, bool leaving,
 {
 	struct process process = {};
 
-	if (!serverid_exists(&owner)) {
+	if (state_handles_is_gone(&owner)) {
 		return FENCE_GONE;
 	}
-	if (!procid_is_local(&owner) || owner.pid == (uint64_t)getpid() ||
+	if (!procid_is_local(&owner)) {
+		/* Of a node that is not seen: until that is fenced. */
+		return leaving || !serverid_exists(&owner) ? FENCE_ENDING :
+			FENCE_LIVES;
+	}
+	if (owner.pid == (uint64_t)getpid() ||
 	    owner.pid <= 1) {
 		return FENCE_LIVES;
 	}
@@ -323,7 +332,7 @@ static void end_delete(const struct state_handle *h)
 	TALLOC_FREE(path);
 }
 
-void hvrs_handle_end(struct state_handle *h)
+bool hvrs_handle_end(struct state_handle *h)
 {
 	const struct handle_record *r = &h->record;
 	struct file_id file = {
@@ -333,7 +342,11 @@ void hvrs_handle_end(struct state_handle *h)
 	struct GUID client_guid = hvrs_guid_back(&r->client_guid);
 	struct smb2_lease_key key = hvrs_lease_key(&r->lease_key);
 	struct share_mode_lock *lck = NULL;
+	struct server_id me = messaging_server_id(global_messaging_context());
 
+	if (!state_handles_claim_end(r->id, &me)) {
+		return false;
+	}
 	become_root();
 	lck = get_existing_share_mode_lock(talloc_tos(), file);
 	if (lck != NULL) {
@@ -354,6 +367,7 @@ void hvrs_handle_end(struct state_handle *h)
 	state_handles_drop(r->id);
 	smbXsrv_open_cleanup(r->id);
 	unbecome_root();
+	return true;
 }
 
 /* Since when it waits, where that is not known; true where its time is over. */
@@ -361,6 +375,10 @@ bool hvrs_handle_over(struct state_handle *h)
 {
 	uint64_t now = state_handles_now();
 
+	/* The time of one that may still be written for has not begun. */
+	if (lp_clustering() && !state_handles_is_let_go(h)) {
+		return false;
+	}
 	if (h->record.waiting_since_ms == 0 ||
 	    h->record.waiting_since_ms > now) {
 		struct state_log_point point = {};
@@ -384,8 +402,7 @@ static bool end_fenced(struct state_handle *h)
 	if (hvrs_fence(h, PROCESS_END_MS) != FENCE_GONE) {
 		return false;
 	}
-	hvrs_handle_end(h);
-	return true;
+	return hvrs_handle_end(h);
 }
 
 /*
@@ -483,8 +500,7 @@ enum hvrs_moved hvrs_close_remote_step(struct messaging_context *msg_ctx,
 	    hvrs_fence(h, 0) == FENCE_GONE) {
 		h->record.flags &= ~(uint32_t)(HANDLE_DELETE_INITIAL |
 					       HANDLE_DELETE_PENDING);
-		hvrs_handle_end(h);
-		return MOVED_DONE;
+		return hvrs_handle_end(h) ? MOVED_DONE : MOVED_WAIT;
 	}
 	if (waited < CLOSE_REMOTE_MS) {
 		return MOVED_WAIT;
@@ -532,6 +548,5 @@ bool hvrs_close_remote(struct messaging_context *msg_ctx,
 	if (!process_end(h->owner, false, PROCESS_END_MS)) {
 		return false;
 	}
-	hvrs_handle_end(h);
-	return true;
+	return hvrs_handle_end(h);
 }

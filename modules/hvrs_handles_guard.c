@@ -228,10 +228,10 @@ static bool lose_cache(struct state_handle *h)
 }
 
 /* Whether the handle's file is gone, and this one has its inode. */
-static bool is_successor(const struct hooks_open *open,
+static bool is_successor(const struct smb_filename *name,
 			 const struct state_handle *h)
 {
-	const struct files_struct *fsp = open->smb_fname->fsp;
+	const struct files_struct *fsp = name->fsp;
 
 	return fsp != NULL &&
 		hvrs_is_successor(&h->record, fsp_get_pathref_fd(fsp), "");
@@ -246,9 +246,9 @@ static NTSTATUS open_against(struct hooks_open *open,
 	if (state_handle_state(h) == HANDLE_CONNECTED) {
 		return open_against_connected(open, who, h);
 	}
-	if (hvrs_handle_over(h) || is_successor(open, h)) {
-		hvrs_handle_end(h);
-		return NT_STATUS_OK;
+	if (hvrs_handle_over(h) || is_successor(open->smb_fname, h)) {
+		return hvrs_handle_end(h) ? NT_STATUS_OK :
+			NT_STATUS_FILE_NOT_AVAILABLE;
 	}
 	who->owner = hvrs_is_owner(open->conn->session_info, &h->record);
 	verdict = handle_contend(&h->record, who);
@@ -268,7 +268,9 @@ static NTSTATUS open_against(struct hooks_open *open,
 	if (verdict == HANDLE_REPLAY || verdict == HANDLE_CLOSE_OLD) {
 		h->record.flags &= ~(uint32_t)(HANDLE_DELETE_INITIAL |
 					       HANDLE_DELETE_PENDING);
-		hvrs_handle_end(h);
+		if (!hvrs_handle_end(h)) {
+			verdict = HANDLE_UNAVAILABLE;
+		}
 	} else if (verdict == HANDLE_GRANT && !who->internal &&
 		   !lose_cache(h)) {
 		verdict = HANDLE_UNAVAILABLE;
@@ -308,15 +310,31 @@ NTSTATUS hvrs_handles_open(struct hooks_open *open)
 	return status;
 }
 
+/* Whether it keeps others out yet. */
+static bool is_kept(const struct state_handle *h)
+{
+	return !handle_expired(&h->record, state_handles_now()) ||
+		(lp_clustering() && !state_handles_is_let_go(h));
+}
+
 bool hvrs_handles_protect(const struct share_mode_entry *e)
 {
 	struct state_handle *h = state_handles_by_entry(
 		talloc_tos(), &e->pid, e->share_file_id);
 	bool keep = h != NULL && state_handle_state(h) == HANDLE_WAITING &&
-		!handle_expired(&h->record, state_handles_now());
+		is_kept(h);
 
 	TALLOC_FREE(h);
 	return keep;
+}
+
+/*
+ * What CTDB's databases held of a handle may be lost with another node, also
+ * while its process lives; what its record holds is not.
+ */
+static bool is_guarded(const struct state_handle *h)
+{
+	return lp_clustering() || state_handle_state(h) == HANDLE_WAITING;
 }
 
 bool hvrs_handles_locked(struct files_struct *fsp,
@@ -337,8 +355,7 @@ bool hvrs_handles_locked(struct files_struct *fsp,
 		}
 		h = state_handles_fetch(talloc_tos(), ids[i]);
 		locked = h != NULL && h->record.locks.length > 0 &&
-			state_handle_state(h) == HANDLE_WAITING &&
-			!handle_expired(&h->record, state_handles_now()) &&
+			is_guarded(h) && is_kept(h) &&
 			handle_locks_conflict(&h->record, lock->start,
 					      lock->size, lock->lock_type ==
 					      WRITE_LOCK) &&
@@ -348,6 +365,89 @@ bool hvrs_handles_locked(struct files_struct *fsp,
 	}
 	TALLOC_FREE(ids);
 	return locked;
+}
+
+/* ---- with the file's entry locked, on a cluster --------------------------------------- */
+
+struct live_entry {
+	const struct state_handle *h;
+	bool found;
+};
+
+static bool live_entry_fn(struct share_mode_entry *e, bool *modified,
+			  void *private_data)
+{
+	struct live_entry *live = private_data;
+
+	(void)modified;
+	live->found = hvrs_is_entry_of(live->h, e) &&
+		!server_id_is_disconnected(&e->pid);
+	return live->found;
+}
+
+static NTSTATUS enter_against(const struct smb_filename *name,
+			      struct share_mode_lock *lck,
+			      const struct handle_contender *who,
+			      struct state_handle *h, bool *_again)
+{
+	struct live_entry live = { .h = h };
+	bool connected = state_handle_state(h) == HANDLE_CONNECTED;
+	enum handle_verdict verdict = HANDLE_GRANT;
+
+	if (connected) {
+		/* Then smbd's own rules hold. */
+		share_mode_forall_entries(lck, live_entry_fn, &live);
+	}
+	if (live.found || !is_kept(h) || is_successor(name, h)) {
+		return NT_STATUS_OK;
+	}
+	verdict = handle_contend(&h->record, who);
+	if (verdict == HANDLE_CLOSE_OLD || verdict == HANDLE_REPLAY) {
+		verdict = HANDLE_UNAVAILABLE;
+	}
+	/* It may just be on its way out. */
+	*_again = *_again || (connected && verdict != HANDLE_GRANT);
+	return verdict_status(verdict);
+}
+
+/*
+ * What the databases of the cluster held of a node may have gone with it since
+ * hvrs_handles_open() looked: smbd waits until the others have agreed on what
+ * is left, and that may be nothing.  So it is looked again here, where nothing
+ * of it can go any more.
+ */
+NTSTATUS hvrs_handles_entered(struct hooks_open *open,
+			      struct share_mode_lock *lck,
+			      const struct smb_filename *name,
+			      struct file_id file)
+{
+	struct handle_contender who = {};
+	uint64_t *ids = NULL;
+	size_t count = 0;
+	size_t i = 0;
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (!lp_clustering()) {
+		return status;
+	}
+	count = state_handles_of_file(talloc_tos(), &file, &ids);
+	if (count > 0) {
+		contender_init(&who, open);
+	}
+	for (i = 0; i < count && NT_STATUS_IS_OK(status); i++) {
+		struct state_handle *h = state_handles_fetch(talloc_tos(),
+							     ids[i]);
+
+		if (h != NULL) {
+			who.owner = hvrs_is_owner(open->conn->session_info,
+						  &h->record);
+			status = enter_against(name, lck, &who, h,
+					       &open->again);
+		}
+		TALLOC_FREE(h);
+	}
+	TALLOC_FREE(ids);
+	return status;
 }
 
 /* ---- renames ------------------------------------------------------------------------------ */

@@ -68,17 +68,21 @@ static void read_parser(TDB_DATA key, TDB_DATA value, void *private_data)
 	}
 }
 
-void hvrs_locks_read(TALLOC_CTX *mem_ctx, const struct file_id *file,
+bool hvrs_locks_read(TALLOC_CTX *mem_ctx, const struct file_id *file,
 		     uint64_t id, uint8_t **_locks, size_t *_length)
 {
 	struct locks_read read = { .mem_ctx = mem_ctx, .id = id };
 	struct db_context *db = locks_db();
+	NTSTATUS status = NT_STATUS_INTERNAL_ERROR;
 
 	if (db != NULL) {
-		dbwrap_parse_record(db, locks_key(file), read_parser, &read);
+		status = dbwrap_parse_record(db, locks_key(file), read_parser,
+					     &read);
 	}
 	*_locks = read.out;
 	*_length = read.length;
+	return NT_STATUS_IS_OK(status) ||
+		NT_STATUS_EQUAL(status, NT_STATUS_NOT_FOUND);
 }
 
 void hvrs_locks_remove(const struct file_id *file, uint64_t id)

@@ -111,7 +111,11 @@ static void global_parser(TDB_DATA key, TDB_DATA value, void *private_data)
 	}
 	g = global.info.info0;
 	guid = hvrs_guid(&g->client_guid);
-	if (server_id_is_disconnected(&g->server_id)) {
+	if (lp_clustering() && g->open_time == look->r->open_time &&
+	    guid_equal(&guid, &look->r->client_guid)) {
+		/* It may be of before: CTDB loses what a dead node had. */
+		look->state = GLOBAL_DEAD;
+	} else if (server_id_is_disconnected(&g->server_id)) {
 		look->state = GLOBAL_GOOD;
 	} else if (serverid_exists(&g->server_id)) {
 		look->state = GLOBAL_FOREIGN;
@@ -324,6 +328,8 @@ struct rebuild {
 	const struct handle_record *r;
 	struct smb_filename *smb_fname;
 	struct server_id me;
+	uint64_t mid;
+	bool heal;		/* the file is open, and has its lease */
 	NTSTATUS status;
 };
 
@@ -349,6 +355,9 @@ static bool rebuild_lease(struct rebuild *rebuild)
 
 	status = leases_db_get(&client_guid, &key, &fsp->file_id, &stored,
 			       &breaking, NULL, NULL, &version, &epoch);
+	if (NT_STATUS_IS_OK(status) && rebuild->heal) {
+		return true;
+	}
 	if (NT_STATUS_IS_OK(status)) {
 		/* Never more than either of the two remembers. */
 		state &= stored;
@@ -364,6 +373,9 @@ static bool rebuild_lease(struct rebuild *rebuild)
 		DBG_WARNING("hvrs: lease of %s: %s\n", fsp_str_dbg(fsp),
 			    nt_errstr(status));
 		return false;
+	}
+	if (rebuild->heal) {
+		return true;
 	}
 	fsp->lease = find_fsp_lease(fsp, &key, state, version, epoch);
 	if (fsp->lease == NULL) {
@@ -427,9 +439,9 @@ static void rebuild_locked(struct share_mode_lock *lck, bool *keep_locked,
 	share_mode_forall_entries(lck, find_entry_fn, &find);
 	if (find.found) {
 		ok = series_entry_reset(lck, find.pid, find.share_file_id,
-					fsp, rebuild->smb1req->mid);
+					fsp, rebuild->mid);
 	} else {
-		ok = set_share_mode(lck, fsp, r->uid, rebuild->smb1req->mid,
+		ok = set_share_mode(lck, fsp, r->uid, rebuild->mid,
 				    (uint16_t)r->oplock, &key, r->sharing,
 				    r->access);
 	}
@@ -454,6 +466,60 @@ static void rebuild_locked(struct share_mode_lock *lck, bool *keep_locked,
 	}
 	step("entered");
 	rebuild->status = NT_STATUS_OK;
+}
+
+static bool has_entry(struct files_struct *fsp, struct hvrs_open *open)
+{
+	struct share_mode_lock *lck = fetch_share_mode_unlocked(
+		talloc_tos(), fsp->file_id);
+	struct find_entry find = { .h = &open->h };
+
+	if (lck != NULL) {
+		share_mode_forall_entries(lck, find_entry_fn, &find);
+	}
+	TALLOC_FREE(lck);
+	return find.found;
+}
+
+static bool has_locks(struct files_struct *fsp, struct hvrs_open *open)
+{
+	const struct handle_record *r = &open->h.record;
+	uint8_t *locks = NULL;
+	size_t length = 0;
+	bool has = true;
+
+	if (r->locks.length > 0 &&
+	    hvrs_locks_read(talloc_tos(), &fsp->file_id, r->id, &locks,
+			    &length)) {
+		has = length >= r->locks.length;
+	}
+	TALLOC_FREE(locks);
+	return has;
+}
+
+void hvrs_open_heal(struct files_struct *fsp, struct hvrs_open *open)
+{
+	struct rebuild rebuild = {
+		.fsp = fsp, .h = &open->h, .r = &open->h.record,
+		.me = messaging_server_id(fsp->conn->sconn->msg_ctx),
+		.heal = true,
+	};
+	int oplock = fsp->oplock_type;
+	NTSTATUS status = NT_STATUS_OK;
+
+	if (has_entry(fsp, open) && has_locks(fsp, open)) {
+		return;
+	}
+	DBG_NOTICE("hvrs: %s: its entries in the cluster's databases were lost "
+		   "with another node; they are made again\n",
+		   fsp_str_dbg(fsp));
+	status = series_entry_lock(fsp, rebuild_locked, &rebuild);
+	fsp->oplock_type = oplock;
+	if (!NT_STATUS_IS_OK(status) || !NT_STATUS_IS_OK(rebuild.status)) {
+		DBG_WARNING("hvrs: %s: %s\n", fsp_str_dbg(fsp),
+			    nt_errstr(NT_STATUS_IS_OK(status) ?
+				      rebuild.status : status));
+	}
 }
 
 static bool is_kind(const struct handle_record *r, const SMB_STRUCT_STAT *st)
@@ -575,6 +641,29 @@ static void rebuild_undo(struct rebuild *rebuild, struct smbXsrv_open *op)
 	TALLOC_FREE(h);
 }
 
+/* It may be another one's since it was looked up. */
+static bool rebuild_again(struct rebuild *rebuild, struct state_handle **_h)
+{
+	struct state_handle *old = *_h;
+	struct state_handle *h = state_handles_fetch(talloc_tos(),
+						     old->record.id);
+	bool same = h != NULL &&
+		h->record.device == old->record.device &&
+		h->record.inode == old->record.inode &&
+		h->record.extra == old->record.extra &&
+		h->record.name.length == old->record.name.length &&
+		memcmp(h->record.name.data, old->record.name.data,
+		       h->record.name.length) == 0;
+
+	if (h != NULL) {
+		*_h = h;
+		rebuild->h = h;
+		rebuild->r = &h->record;
+		TALLOC_FREE(old);
+	}
+	return same;
+}
+
 static NTSTATUS rebuild_start(struct vfs_handle_struct *handle,
 			      struct rebuild *rebuild, uint64_t fnum,
 			      struct files_struct **_dirfsp,
@@ -644,6 +733,7 @@ NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
 	rebuild.h = h;
 	rebuild.r = &h->record;
 	rebuild.me = messaging_server_id(handle->conn->sconn->msg_ctx);
+	rebuild.mid = smb1req->mid;
 	status = rebuild_start(handle, &rebuild, op->local_id, &dirfsp, &rel);
 	if (!NT_STATUS_IS_OK(status)) {
 		TALLOC_FREE(h);
@@ -655,7 +745,10 @@ NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
 		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
 	}
 	step("claimed");
-	status = rebuild_file(handle, &rebuild, op, dirfsp, rel);
+	status = NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	if (rebuild_again(&rebuild, &h)) {
+		status = rebuild_file(handle, &rebuild, op, dirfsp, rel);
+	}
 	step("rebuilt");
 	if (!NT_STATUS_IS_OK(status)) {
 		DBG_WARNING("hvrs: %s cannot be given back: %s\n",

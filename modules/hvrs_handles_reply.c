@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 
+#include "locking/share_mode_lock.h"
 #include "smbd/smbXsrv_open.h"
 
 #define CAP_PERSISTENT 0x10
@@ -227,6 +228,7 @@ static void flush_send(int error)
 {
 	bool again = true;
 
+	hvrs_handles_promise();
 	/* Sending one may end others. */
 	while (again) {
 		struct held *held = NULL;
@@ -476,6 +478,14 @@ static bool reply_refused_lock(struct smbd_smb2_request *req, NTSTATUS status,
 					      SMB2_OP_LOCK, point);
 }
 
+/* Others go by the record on a cluster, and were woken before it changed. */
+static void wake_lockers(struct files_struct *fsp)
+{
+	if (lp_clustering()) {
+		share_mode_wakeup_waiters(fsp->file_id);
+	}
+}
+
 bool hvrs_handles_reply(struct smbd_smb2_request *req, NTSTATUS status,
 			DATA_BLOB body, DATA_BLOB *dyn, const char *location)
 {
@@ -499,8 +509,11 @@ bool hvrs_handles_reply(struct smbd_smb2_request *req, NTSTATUS status,
 		return false;
 	}
 	if (opcode == SMB2_OP_LOCK && !NT_STATUS_IS_OK(status)) {
-		return reply_refused_lock(req, status, body, dyn, location,
-					  fsp, open);
+		bool taken = reply_refused_lock(req, status, body, dyn,
+						location, fsp, open);
+
+		open->locking = false;
+		return taken;
 	}
 	if (!NT_STATUS_IS_OK(status)) {
 		return false;
@@ -511,9 +524,14 @@ bool hvrs_handles_reply(struct smbd_smb2_request *req, NTSTATUS status,
 	}
 	/* A new one here was made by FSCTL_LMR_REQUEST_RESILIENCY. */
 	if (!hvrs_open_refresh(fsp, open) && open->stored && !open->stale) {
+		open->locking = false;
 		return false;
 	}
 	ret = store_changed(open, &point);
+	if (opcode == SMB2_OP_LOCK) {
+		open->locking = false;
+		wake_lockers(fsp);
+	}
 	if (ret != 0) {
 		return reply_not_stored(req, fsp, open, ret);
 	}

@@ -87,7 +87,7 @@ NTSTATUS hvrs_resilient(struct hvrs_call *call)
 	struct files_struct *fsp = call->fsp;
 	struct smbXsrv_open_global0 *global = NULL;
 	struct hvrs_open *open = NULL;
-	const struct hvrs_share *share = hvrs_share(call->handle);
+	struct hvrs_share *share = hvrs_share(call->handle);
 	uint32_t timeout = 0;
 
 	if (call->in_length < RESILIENCY_LENGTH) {
@@ -98,7 +98,8 @@ NTSTATUS hvrs_resilient(struct hvrs_call *call)
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	if (fsp->op == NULL || fsp->fsp_flags.is_directory ||
-	    hvrs_tunnel_owns(fsp)) {
+	    hvrs_tunnel_owns(fsp) ||
+	    !hvrs_handles_agree(share, fsp->conn)) {
 		return NT_STATUS_NOT_SUPPORTED;
 	}
 	open = hvrs_open_of(fsp);

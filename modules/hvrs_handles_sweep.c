@@ -20,6 +20,8 @@
 #define SWEEP_MS 5000
 #define KEEPER_MS 1000
 
+static bool is_keeper;
+
 struct owner {
 	struct server_id id;
 	bool lives;
@@ -52,7 +54,7 @@ static bool owner_lives(struct sweep *sweep, const struct server_id *id)
 	sweep->owners = owner;
 	owner += sweep->owner_count++;
 	owner->id = *id;
-	owner->lives = serverid_exists(&owner->id);
+	owner->lives = !state_handles_is_gone(&owner->id);
 	return owner->lives;
 }
 
@@ -170,6 +172,9 @@ static void sweep_timer(struct tevent_context *ev, struct tevent_timer *te,
 	(void)te;
 	(void)now;
 	watch_index();
+	if (is_keeper) {
+		state_handles_give_up();
+	}
 	if (state_log_turn(state_handles_now(), SWEEP_MS / 2)) {
 		hvrs_handles_sweep();
 		sweep_requests();
@@ -222,6 +227,8 @@ static void keeper(void)
 	close_connections();
 	series_process_title("keeper");
 	reopen_logs();
+	hvrs_handles_warden_start();
+	is_keeper = true;
 	sweep_often(ev, &interval_ms);
 	while (true) {
 		TALLOC_CTX *frame = talloc_stackframe();
@@ -289,4 +296,5 @@ void hvrs_handles_sweep_start(void)
 	/* What was asked for while nobody was there. */
 	sweep_requests();
 	sweep_often(global_event_context(), &interval_ms);
+	hvrs_handles_look_start();
 }

@@ -128,11 +128,10 @@ static void hold(int ready)
 	alarm(READY_S);
 	series_process_title("tokens");
 	close_sockets();
-	/* First, as pins that end take the lock of leases. */
-	hvrs_leases_inherit();
 	if (chdir("/") != 0 || !hvrs_pins_inherit()) {
 		return;
 	}
+	hvrs_leases_inherit();
 	if (write(ready, "", 1) != 1) {
 		return;
 	}

@@ -274,8 +274,8 @@ static const struct feature features[] = {
 };
 
 /*
- * What keeps state that only one machine has: the index of handles, the freeze
- * of a snapshot; and what lies in files that another node may see late.
+ * What keeps state that only one machine has: the freeze of a snapshot; and
+ * what lies in files that another node may see late.
  * Through that it would be wrong without a word.
  */
 static const enum option_id one_machine[] = {
@@ -285,8 +285,12 @@ static const enum option_id one_machine[] = {
 
 static bool works_on_cluster(const struct hvrs_share *share, enum option_id id)
 {
-	return (id == OPTION_OFFLOAD || id == OPTION_SHARED_DISKS) &&
-		share->asked[OPTION_COHERENT] == OPTION_YES;
+	if (share->asked[OPTION_COHERENT] != OPTION_YES) {
+		return false;
+	}
+	return id == OPTION_OFFLOAD || id == OPTION_SHARED_DISKS ||
+		(state_handles_work_on_cluster() &&
+		 (id == OPTION_PERSISTENT || id == OPTION_RESILIENT));
 }
 
 static void refuse_on_cluster(struct hvrs_share *share)

@@ -57,6 +57,14 @@ static struct tevent_req *(*core_mc_negprot)(TALLOC_CTX *,
 					     struct tevent_context *,
 					     struct smbd_smb2_request *);
 
+#if SERIES_IS(SERIES_4_22)
+static NTSTATUS (*core_prepare_lock)(
+	struct share_mode_entry_prepare_state *, struct file_id, const char *,
+	const struct smb_filename *, TO_4_22(const struct timespec *)
+	share_mode_entry_prepare_lock_fn_t, void *, const char *);
+#endif
+static NTSTATUS (*core_dispatch)(struct smbd_smb2_request *);
+static NTSTATUS (*core_process_lock)(struct smbd_smb2_request *);
 static struct tevent_req *(*core_close_previous)(
 	TALLOC_CTX *, struct tevent_context *, struct smbXsrv_connection *,
 	struct auth_session_info *, uint64_t, uint64_t);
@@ -64,6 +72,80 @@ static struct tevent_req *(*core_close_previous)(
 void hooks_handles_set(const struct hooks_handles *handles)
 {
 	client = handles;
+}
+
+static struct hooks_open *entering;	/* the open that the core is at */
+
+#if SERIES_IS(SERIES_4_22)
+struct enter {
+	struct hooks_open *open;
+	const struct smb_filename *name;
+	struct file_id file;
+	share_mode_entry_prepare_lock_fn_t fn;
+	void *private_data;
+	NTSTATUS status;
+};
+
+static void enter(struct share_mode_lock *lck, bool *keep_locked,
+		  void *private_data)
+{
+	struct enter *enter = private_data;
+
+	enter->status = client->entered(enter->open, lck, enter->name,
+					enter->file);
+	if (!NT_STATUS_IS_OK(enter->status)) {
+		*keep_locked = false;
+		return;
+	}
+	enter->fn(lck, keep_locked, enter->private_data);
+}
+
+static NTSTATUS hooked_prepare_lock(
+	struct share_mode_entry_prepare_state *state, struct file_id file,
+	const char *path, const struct smb_filename *name,
+	TO_4_22(const struct timespec *written)
+	share_mode_entry_prepare_lock_fn_t fn, void *private_data,
+	const char *location)
+{
+	struct enter entered = {
+		.open = entering, .name = name, .file = file, .fn = fn,
+		.private_data = private_data,
+	};
+	NTSTATUS status = NT_STATUS_OK;
+
+	/* One without a path is the end of an open. */
+	if (client == NULL || entering == NULL || path == NULL) {
+		return core_prepare_lock(state, file, path, name,
+					 TO_4_22(written) fn, private_data,
+					 location);
+	}
+	status = core_prepare_lock(state, file, path, name, TO_4_22(written)
+				   enter, &entered, location);
+	create_again = create_again || entered.open->again;
+	return NT_STATUS_IS_OK(entered.status) ? status : entered.status;
+}
+#endif
+
+static NTSTATUS hooked_dispatch(struct smbd_smb2_request *req)
+{
+	if (client != NULL) {
+		client->begin();
+	}
+	return core_dispatch(req);
+}
+
+static NTSTATUS hooked_process_lock(struct smbd_smb2_request *req)
+{
+	const uint8_t *body = SMBD_SMB2_IN_BODY_PTR(req);
+	struct files_struct *fsp = NULL;
+
+	if (client != NULL && SMBD_SMB2_IN_BODY_LEN(req) >= 0x18) {
+		fsp = file_fsp_smb2(req, BVAL(body, 8), BVAL(body, 16));
+	}
+	if (fsp != NULL) {
+		client->locking(fsp);
+	}
+	return core_process_lock(req);
 }
 
 static NTSTATUS hooked_create_file(
@@ -84,6 +166,7 @@ static NTSTATUS hooked_create_file(
 		.create_options = create_options, .in = in,
 		.smb2req = req == NULL ? NULL : req->smb2req,
 	};
+	struct hooks_open *outer = entering;
 	NTSTATUS status = NT_STATUS_OK;
 
 	if (open.smb2req != current_create) {
@@ -97,11 +180,13 @@ static NTSTATUS hooked_create_file(
 		return status;
 	}
 	step("open");
+	entering = &open;
 	status = core_create_file(
 		conn, req, dirfsp, smb_fname, access_mask, share_access,
 		open.create_disposition, create_options, file_attributes,
 		oplock_request, lease, allocation_size, private_flags, sd,
 		ea_list, result, pinfo, in, out);
+	entering = outer;
 	step("opened");
 	if (NT_STATUS_IS_OK(status) && pinfo != NULL &&
 	    open.create_action != 0) {
@@ -196,13 +281,26 @@ static void close_message(struct messaging_context *msg_ctx,
 	}
 }
 
+static void renamed_message(struct messaging_context *msg_ctx,
+			    void *private_data, uint32_t type,
+			    struct server_id from, DATA_BLOB *data)
+{
+	msg_file_was_renamed(msg_ctx, private_data, type, from, data);
+	client->named(talloc_get_type_abort(private_data,
+					    struct smbd_server_connection));
+}
+
 /* Before anything is open: instead of the core's. */
-static void close_message_begin(struct smbd_server_connection *sconn)
+static void messages_begin(struct smbd_server_connection *sconn)
 {
 	static bool done;
 
 	if (!done) {
 		done = true;
+		messaging_deregister(sconn->msg_ctx, MSG_SMB_FILE_RENAME,
+				     sconn);
+		messaging_register(sconn->msg_ctx, sconn, MSG_SMB_FILE_RENAME,
+				   renamed_message);
 		messaging_deregister(sconn->msg_ctx, MSG_SMB_CLOSE_FILE,
 				     sconn);
 		messaging_register(sconn->msg_ctx, sconn, MSG_SMB_CLOSE_FILE,
@@ -297,7 +395,7 @@ static NTSTATUS hooked_process_create(struct smbd_smb2_request *req)
 	NTSTATUS status = NT_STATUS_OK;
 
 	if (client != NULL) {
-		close_message_begin(req->sconn);
+		messages_begin(req->sconn);
 	}
 	if (client != NULL && wait_begin(req)) {
 		return NT_STATUS_OK;
@@ -501,7 +599,8 @@ static bool hooked_stale(struct share_mode_entry *e)
 	bool was = e->stale;
 
 	if (!core_stale(e)) {
-		return false;
+		e->stale = client != NULL && client->ghost(e);
+		return e->stale;
 	}
 	if (was || client == NULL || !client->protect(e)) {
 		return true;
@@ -725,6 +824,14 @@ const struct plt_hook hooks_handles_rows[] = {
 	{ "rename_internals_fsp", hooked_rename, (void **)&core_rename },
 	{ "smb2srv_client_mc_negprot_send", hooked_mc_negprot,
 	  (void **)&core_mc_negprot },
+#if SERIES_IS(SERIES_4_22)
+	{ "_share_mode_entry_prepare_lock", hooked_prepare_lock,
+	  (void **)&core_prepare_lock },
+#endif
+	{ "smbd_smb2_request_dispatch", hooked_dispatch,
+	  (void **)&core_dispatch },
+	{ "smbd_smb2_request_process_lock", hooked_process_lock,
+	  (void **)&core_process_lock },
 	{ "smb2srv_session_close_previous_send", hooked_close_previous,
 	  (void **)&core_close_previous },
 };

@@ -26,9 +26,32 @@ struct hooks_open {
 	bool again;	/* where it is refused: take it up again, soon */
 };
 
+struct share_mode_lock;
+
 struct hooks_handles {
 	/* Before the core looks at an open; not OK ends it. */
 	NTSTATUS (*open)(struct hooks_open *open);
+
+	/*
+	 * The same open, when the core has opened the file (of this name),
+	 * has its entry locked and is about to look at it; not OK ends it.
+	 */
+	NTSTATUS (*entered)(struct hooks_open *open,
+			    struct share_mode_lock *lck,
+			    const struct smb_filename *name,
+			    struct file_id file);
+
+	/* A request before the core looks at it. */
+	void (*begin)(void);
+
+	/* A LOCK request, and the file that it is about. */
+	void (*locking)(struct files_struct *fsp);
+
+	/* Whether an entry is of no open of the process that it names. */
+	bool (*ghost)(const struct share_mode_entry *e);
+
+	/* The name of an open file was changed by another process. */
+	void (*named)(struct smbd_server_connection *sconn);
 
 	/*
 	 * A reply that is about to be sent.  True where it is taken: then

@@ -4,6 +4,7 @@
  * first, so that the order of the others does not matter.
  */
 #include "state_handles_priv.h"
+#include "state_nodes.h"
 #include "state_place.h"
 #include "step.h"
 
@@ -21,7 +22,10 @@
 #include "option/option.h"
 #include "util/cursor.h"
 
-#define HEAD_SIZE 60
+#define OWNER_SIZE STATE_HANDLES_HEAD
+#define HEAD_SIZE (OWNER_SIZE + 12)
+#define ENDED_SIZE 16
+#define LEAP 0x10000		/* of the revision, from node to node */
 #define FILE_KEY_SIZE 24
 #define CLIENT_IDS 16
 #define HEAD_CONNECTED 0x1
@@ -119,12 +123,23 @@ static struct key key_device(uint64_t device)
 	return key;
 }
 
+static struct key key_ended(uint64_t id)
+{
+	struct key key = key_id(id);
+
+	key.bytes[0] = 't';
+	return key;
+}
+
 struct index_holder {
 	uint64_t pid;
 };
 
+static unsigned int index_held;		/* by this process */
+
 static int holder_destructor(struct index_holder *holder)
 {
+	index_held--;
 	state_log_release(holder->pid);
 	return 0;
 }
@@ -144,9 +159,47 @@ static struct db_record *index_lock(TALLOC_CTX *mem_ctx)
 	if (holder != NULL) {
 		holder->pid = me.pid;
 		state_log_hold(me.pid, me.unique_id);
+		index_held++;
 		talloc_set_destructor(holder, holder_destructor);
+		if (index_held == 1) {
+			state_handles_follow();
+		}
 	}
 	return lock;
+}
+
+/* What is looked up is as new as what any node has written. */
+static void catch_up(void)
+{
+	struct db_record *lock = NULL;
+
+	if (index_db == NULL || index_held > 0 ||
+	    !state_nodes_here(NULL) || !state_nodes_news()) {
+		return;
+	}
+	lock = index_lock(talloc_tos());
+	TALLOC_FREE(lock);
+}
+
+/* Under which handles go from node to node; nothing where there is one. */
+static bool places_lock(void)
+{
+	return !state_nodes_here(NULL) || state_nodes_lock();
+}
+
+static void places_unlock(void)
+{
+	if (state_nodes_here(NULL)) {
+		state_nodes_unlock();
+	}
+}
+
+static uint32_t here(void)
+{
+	uint32_t me = 0;
+
+	state_nodes_here(&me);
+	return me;
 }
 
 bool state_handles_holder(struct server_id *_id, uint64_t *_turn)
@@ -181,6 +234,38 @@ static void server_get(const uint8_t in[24], struct server_id *id)
 	id->unique_id = BVAL(in, 16);
 }
 
+void state_handles_head_put(const struct state_handle *h,
+			    uint8_t out[STATE_HANDLES_HEAD])
+{
+	SIVAL(out, 0, (h->connected ? HEAD_CONNECTED : 0) |
+	      (h->leaving ? HEAD_LEAVING : 0));
+	server_put(out + 4, &h->owner);
+	SBVAL(out, 28, h->gen_id);
+	server_put(out + 36, &h->claimer);
+}
+
+static void head_get(const uint8_t *bytes, struct state_handle *h)
+{
+	h->connected = (IVAL(bytes, 0) & HEAD_CONNECTED) != 0;
+	h->leaving = (IVAL(bytes, 0) & HEAD_LEAVING) != 0;
+	server_get(bytes + 4, &h->owner);
+	h->gen_id = BVAL(bytes, 28);
+	server_get(bytes + 36, &h->claimer);
+}
+
+int state_handles_decode(struct handle_bytes payload, struct state_handle *_h,
+			 const char **why)
+{
+	if (payload.length < OWNER_SIZE) {
+		*why = "it is cut off";
+		return -EINVAL;
+	}
+	head_get(payload.data, _h);
+	return handle_record_decode(payload.data + OWNER_SIZE,
+				    payload.length - OWNER_SIZE, &_h->record,
+				    why);
+}
+
 static uint8_t *handle_pack(TALLOC_CTX *mem_ctx, const struct state_handle *h,
 			    size_t *_length)
 {
@@ -194,11 +279,9 @@ static uint8_t *handle_pack(TALLOC_CTX *mem_ctx, const struct state_handle *h,
 	if (bytes == NULL) {
 		return NULL;
 	}
-	SIVAL(bytes, 0, (h->connected ? HEAD_CONNECTED : 0) |
-	      (h->leaving ? HEAD_LEAVING : 0));
-	server_put(bytes + 4, &h->owner);
-	SBVAL(bytes, 28, h->gen_id);
-	server_put(bytes + 36, &h->claimer);
+	state_handles_head_put(h, bytes);
+	SIVAL(bytes, OWNER_SIZE, h->home);
+	SBVAL(bytes, OWNER_SIZE + 4, h->logs);
 	handle_record_encode(&h->record, bytes + HEAD_SIZE, size);
 	*_length = HEAD_SIZE + size;
 	return bytes;
@@ -223,11 +306,9 @@ static struct state_handle *handle_unpack(TALLOC_CTX *mem_ctx, TDB_DATA value)
 		TALLOC_FREE(h);
 		return NULL;
 	}
-	h->connected = (IVAL(bytes, 0) & HEAD_CONNECTED) != 0;
-	h->leaving = (IVAL(bytes, 0) & HEAD_LEAVING) != 0;
-	server_get(bytes + 4, &h->owner);
-	h->gen_id = BVAL(bytes, 28);
-	server_get(bytes + 36, &h->claimer);
+	head_get(bytes, h);
+	h->home = IVAL(bytes, OWNER_SIZE);
+	h->logs = BVAL(bytes, OWNER_SIZE + 4);
 	ret = handle_record_decode(bytes + HEAD_SIZE,
 				   value.dsize - HEAD_SIZE, &h->record, &why);
 	if (ret != 0) {
@@ -269,7 +350,7 @@ static void parse_ids(TDB_DATA key, TDB_DATA value, void *private_data)
 	}
 }
 
-struct state_handle *state_handles_fetch(TALLOC_CTX *mem_ctx, uint64_t id)
+struct state_handle *state_handles_index_get(TALLOC_CTX *mem_ctx, uint64_t id)
 {
 	struct parse parse = { .mem_ctx = mem_ctx };
 	struct key key = key_id(id);
@@ -281,6 +362,12 @@ struct state_handle *state_handles_fetch(TALLOC_CTX *mem_ctx, uint64_t id)
 	return parse.h;
 }
 
+struct state_handle *state_handles_fetch(TALLOC_CTX *mem_ctx, uint64_t id)
+{
+	catch_up();
+	return state_handles_index_get(mem_ctx, id);
+}
+
 static struct state_handle *fetch_through(TALLOC_CTX *mem_ctx,
 					  struct key *key)
 {
@@ -290,6 +377,7 @@ static struct state_handle *fetch_through(TALLOC_CTX *mem_ctx,
 	if (index_db == NULL) {
 		return NULL;
 	}
+	catch_up();
 	dbwrap_parse_record(index_db, key_data(key), parse_ids, &parse);
 	if (parse.count > 0) {
 		h = state_handles_fetch(mem_ctx, parse.ids[0]);
@@ -328,6 +416,7 @@ size_t state_handles_of_client(TALLOC_CTX *mem_ctx, const struct guid *client,
 	if (index_db == NULL) {
 		return 0;
 	}
+	catch_up();
 	dbwrap_parse_record(index_db, key_data(&key), parse_ids, &parse);
 	*_ids = parse.ids;
 	return parse.count;
@@ -343,6 +432,7 @@ size_t state_handles_of_file(TALLOC_CTX *mem_ctx, const struct file_id *file,
 	if (index_db == NULL) {
 		return 0;
 	}
+	catch_up();
 	dbwrap_parse_record(index_db, key_data(&key), parse_ids, &parse);
 	*_ids = parse.ids;
 	return parse.count;
@@ -416,15 +506,19 @@ static bool same_keys(const struct state_handle *a,
 		guid_equal(&a->record.create_guid, &b->record.create_guid);
 }
 
-bool state_handles_index_put(const struct state_handle *h)
+bool state_handles_index_put(const struct state_handle *h, uint32_t home)
 {
-	struct state_handle *old = state_handles_fetch(talloc_tos(),
-						       h->record.id);
+	struct state_handle *old = state_handles_index_get(talloc_tos(),
+							   h->record.id);
+	struct state_handle new = *h;
 	struct key key = key_id(h->record.id);
 	size_t length = 0;
-	uint8_t *bytes = handle_pack(talloc_tos(), h, &length);
+	uint8_t *bytes = NULL;
 	NTSTATUS status = NT_STATUS_OK;
 
+	new.home = home;
+	new.logs = (old != NULL ? old->logs : 0) | 1ULL << home;
+	bytes = handle_pack(talloc_tos(), &new, &length);
 	if (bytes == NULL) {
 		TALLOC_FREE(old);
 		return false;
@@ -442,6 +536,104 @@ bool state_handles_index_put(const struct state_handle *h)
 	TALLOC_FREE(bytes);
 	return NT_STATUS_IS_OK(status);
 }
+
+void state_handles_index_logs(const struct state_handle *h, uint64_t logs)
+{
+	struct state_handle new = *h;
+	struct key key = key_id(h->record.id);
+	size_t length = 0;
+	uint8_t *bytes = NULL;
+
+	new.logs = logs;
+	bytes = handle_pack(talloc_tos(), &new, &length);
+	if (bytes != NULL) {
+		dbwrap_store(index_db, key_data(&key),
+			     make_tdb_data(bytes, length), 0);
+	}
+	TALLOC_FREE(bytes);
+}
+
+void state_handles_index_drop(const struct state_handle *h)
+{
+	struct key key = key_id(h->record.id);
+
+	keys_change(h, false);
+	dbwrap_delete(index_db, key_data(&key));
+}
+
+/* ---- what has ended, on a cluster ---------------------------------------------- */
+
+void state_handles_ended_put(const struct state_handles_ended *ended)
+{
+	struct key key = key_ended(ended->id);
+	uint8_t bytes[ENDED_SIZE] = {};
+
+	SIVAL(bytes, 0, ended->revision);
+	SIVAL(bytes, 4, ended->home);
+	SBVAL(bytes, 8, ended->logs);
+	dbwrap_store(index_db, key_data(&key),
+		     make_tdb_data(bytes, sizeof(bytes)), 0);
+}
+
+void state_handles_ended_forget(uint64_t id)
+{
+	struct key key = key_ended(id);
+
+	dbwrap_delete(index_db, key_data(&key));
+}
+
+static void parse_ended(TDB_DATA key, TDB_DATA value, void *private_data)
+{
+	struct state_handles_ended *ended = private_data;
+
+	if (key.dsize == 9 && value.dsize == ENDED_SIZE) {
+		ended->id = BVAL(key.dptr, 1);
+		ended->revision = IVAL(value.dptr, 0);
+		ended->home = IVAL(value.dptr, 4);
+		ended->logs = BVAL(value.dptr, 8);
+	}
+}
+
+bool state_handles_ended_get(uint64_t id, struct state_handles_ended *_ended)
+{
+	struct key key = key_ended(id);
+
+	*_ended = (struct state_handles_ended){};
+	dbwrap_parse_record(index_db, key_data(&key), parse_ended, _ended);
+	return _ended->logs != 0;
+}
+
+struct ended_traverse {
+	bool (*fn)(const struct state_handles_ended *ended, void *data);
+	void *data;
+};
+
+static int ended_traverse_one(struct db_record *rec, void *private_data)
+{
+	struct ended_traverse *traverse = private_data;
+	struct state_handles_ended ended = {};
+	TDB_DATA key = dbwrap_record_get_key(rec);
+
+	if (key.dsize == 9 && key.dptr[0] == 't') {
+		parse_ended(key, dbwrap_record_get_value(rec), &ended);
+		if (ended.logs != 0 && !traverse->fn(&ended,
+						     traverse->data)) {
+			return -1;
+		}
+	}
+	return 0;
+}
+
+void state_handles_ended_traverse(
+	bool (*fn)(const struct state_handles_ended *ended, void *data),
+	void *data)
+{
+	struct ended_traverse traverse = { .fn = fn, .data = data };
+
+	dbwrap_traverse_read(index_db, ended_traverse_one, &traverse, NULL);
+}
+
+/* ---- all of them ---------------------------------------------------------------- */
 
 struct traverse {
 	bool (*fn)(struct state_handle *h, void *data);
@@ -471,8 +663,20 @@ void state_handles_traverse(bool (*fn)(struct state_handle *h, void *data),
 	struct traverse traverse = { .fn = fn, .data = data };
 
 	if (index_db != NULL) {
+		catch_up();
 		dbwrap_traverse_read(index_db, traverse_one, &traverse, NULL);
 	}
+}
+
+/*
+ * Whether nobody but processes of this node may change it: then the lock of the
+ * index is enough.
+ */
+static bool is_of_here(const struct state_handle *h)
+{
+	return !state_nodes_here(NULL) ||
+		(h->home == here() && procid_is_local(&h->owner) &&
+		 (h->claimer.pid == 0 || procid_is_local(&h->claimer)));
 }
 
 /* The index is locked. */
@@ -480,16 +684,31 @@ static int store_locked(struct state_handle *h, struct state_log_point *_point)
 {
 	int ret = 0;
 
-	h->record.revision++;
+	/* Who is out, and does not know yet, never catches up with this. */
+	h->record.revision += is_of_here(h) ? 1 : LEAP;
 	state_handles_log_cure(store);
 	step("append");
-	ret = state_handles_log_put(&h->record, _point);
+	ret = state_handles_log_put(h, _point);
 	step("appended");
-	if (ret == 0 && !state_handles_index_put(h)) {
+	if (ret == 0 && !state_handles_index_put(h, here())) {
 		ret = -EIO;
 	}
 	step("indexed");
 	return ret;
+}
+
+static bool is_me(const struct server_id *id)
+{
+	struct server_id me = messaging_server_id(global_messaging_context());
+
+	return server_id_equal(id, &me);
+}
+
+/* Nothing is closed: it is all somebody else's by now. */
+static void end_process(const char *why)
+{
+	DBG_ERR("hvrs: %s; this process ends\n", why);
+	_exit(1);
 }
 
 int state_handles_store(struct state_handle *h,
@@ -502,61 +721,91 @@ int state_handles_store(struct state_handle *h,
 	if (index_db == NULL) {
 		return -EIO;
 	}
+	if (state_nodes_here(NULL)) {
+		ret = state_nodes_own(h->owner.unique_id);
+		if (ret != 0) {
+			return ret;
+		}
+	}
 	lock = index_lock(talloc_tos());
 	if (lock == NULL) {
 		return -EIO;
 	}
 	/* Others may have changed it meanwhile: a rename, a lost cache. */
-	old = state_handles_fetch(talloc_tos(), h->record.id);
+	old = state_handles_index_get(talloc_tos(), h->record.id);
+	if (state_nodes_here(NULL) && h->record.revision != 0 &&
+	    (old == NULL || (!is_me(&old->owner) && !is_me(&old->claimer)))) {
+		end_process("a handle of this process is another's now");
+	}
 	if (old != NULL && (int32_t)(old->record.revision -
 				     h->record.revision) > 0) {
 		h->record.revision = old->record.revision;
 	}
+	h->home = old != NULL ? old->home : here();
 	TALLOC_FREE(old);
 	ret = store_locked(h, _point);
 	TALLOC_FREE(lock);
 	return ret;
 }
 
-static bool is_unchanged(const struct state_handle *h)
+static bool is_unchanged(const struct state_handle *h,
+			 const struct state_handle *now)
 {
-	struct state_handle *now = state_handles_fetch(talloc_tos(),
-						       h->record.id);
-	bool same = now != NULL &&
+	return now != NULL &&
 		now->record.revision == h->record.revision &&
 		now->leaving == h->leaving &&
 		server_id_equal(&now->owner, &h->owner) &&
 		(now->claimer.pid == 0 ||
 		 server_id_equal(&now->claimer, &h->claimer));
-
-	TALLOC_FREE(now);
-	return same;
 }
 
 int state_handles_store_other(struct state_handle *h,
 			      struct state_log_point *_point)
 {
+	struct state_handle *now = NULL;
 	struct db_record *lock = NULL;
 	int ret = -EIO;
 
-	if (index_db != NULL) {
-		lock = index_lock(talloc_tos());
+	if (index_db == NULL || !places_lock()) {
+		return -EIO;
 	}
+	lock = index_lock(talloc_tos());
 	if (lock != NULL) {
-		ret = is_unchanged(h) ? store_locked(h, _point) : -EAGAIN;
+		now = state_handles_index_get(talloc_tos(), h->record.id);
+		ret = -EAGAIN;
+		if (is_unchanged(h, now)) {
+			h->home = now->home;
+			ret = is_of_here(now) || state_handles_is_let_go(now)
+				? store_locked(h, _point) : -EREMOTE;
+		}
+		TALLOC_FREE(now);
 	}
 	TALLOC_FREE(lock);
+	places_unlock();
 	return ret;
+}
+
+/* On a cluster the others see it by the log alone. */
+static bool note_locked(struct state_handle *h)
+{
+	struct state_log_point point = {};
+
+	if (state_nodes_here(NULL)) {
+		h->record.revision += is_of_here(h) ? 1 : LEAP;
+		state_handles_log_put(h, &point);
+	}
+	return state_handles_index_put(h, here());
 }
 
 void state_handles_store_index(const struct state_handle *h)
 {
+	struct state_handle changed = *h;
 	struct db_record *lock = NULL;
 
 	if (index_db != NULL) {
 		lock = index_lock(talloc_tos());
 		if (lock != NULL) {
-			state_handles_index_put(h);
+			note_locked(&changed);
 		}
 		TALLOC_FREE(lock);
 	}
@@ -572,21 +821,44 @@ void state_handles_leave(uint64_t id, const struct server_id *owner)
 		return;
 	}
 	lock = index_lock(talloc_tos());
-	h = state_handles_fetch(talloc_tos(), id);
+	h = state_handles_index_get(talloc_tos(), id);
 	if (lock != NULL && h != NULL && h->connected &&
 	    server_id_equal(&h->owner, owner)) {
 		h->leaving = true;
-		state_handles_index_put(h);
+		note_locked(h);
 	}
 	TALLOC_FREE(h);
 	TALLOC_FREE(lock);
 }
 
+/* The index is locked. */
+static void drop_locked(const struct state_handle *h)
+{
+	struct handle_frame frame = {
+		.kind = HANDLE_FRAME_DROP, .id = h->record.id,
+		.revision = h->record.revision + 1,
+	};
+	struct state_handles_ended ended = {
+		.id = h->record.id, .revision = frame.revision,
+		.home = here(), .logs = h->logs | 1ULL << here(),
+	};
+	struct state_log_point point = {};
+	uint8_t logs[8] = {};
+
+	state_handles_index_drop(h);
+	if (state_nodes_here(NULL) && h->logs != 1ULL << here()) {
+		SBVAL(logs, 0, ended.logs);
+		frame.payload.data = logs;
+		frame.payload.length = sizeof(logs);
+		state_handles_ended_put(&ended);
+	}
+	become_root();
+	state_log_append(&frame, &point);
+	unbecome_root();
+}
+
 void state_handles_drop(uint64_t id)
 {
-	struct handle_frame frame = { .kind = HANDLE_FRAME_DROP, .id = id };
-	struct state_log_point point = {};
-	struct key key = key_id(id);
 	struct state_handle *h = NULL;
 	struct db_record *lock = NULL;
 
@@ -594,14 +866,11 @@ void state_handles_drop(uint64_t id)
 		return;
 	}
 	lock = index_lock(talloc_tos());
-	h = state_handles_fetch(talloc_tos(), id);
-	if (lock != NULL && h != NULL) {
-		frame.revision = h->record.revision + 1;
-		keys_change(h, false);
-		dbwrap_delete(index_db, key_data(&key));
-		become_root();
-		state_log_append(&frame, &point);
-		unbecome_root();
+	h = state_handles_index_get(talloc_tos(), id);
+	if (lock != NULL && h != NULL &&
+	    (!state_nodes_here(NULL) || is_me(&h->owner) ||
+	     is_me(&h->claimer))) {
+		drop_locked(h);
 	}
 	TALLOC_FREE(h);
 	TALLOC_FREE(lock);
@@ -611,33 +880,66 @@ enum handle_state state_handle_state(const struct state_handle *h)
 {
 	struct server_id owner = h->owner;
 
-	if (!h->connected) {
+	if (!h->connected ||
+	    (state_nodes_here(NULL) && state_handles_is_gone(&owner))) {
 		return HANDLE_WAITING;
 	}
+	/* Whom the cluster does not see is kept for by the record. */
 	return serverid_exists(&owner) ? HANDLE_CONNECTED : HANDLE_WAITING;
+}
+
+bool state_handles_is_gone(const struct server_id *id)
+{
+	struct server_id process = *id;
+
+	if (!state_nodes_here(NULL) || procid_is_local(&process)) {
+		return !serverid_exists(&process);
+	}
+	return !state_nodes_owned(process.unique_id);
+}
+
+bool state_handles_is_let_go(const struct state_handle *h)
+{
+	return (!h->connected && !h->leaving) ||
+		state_handles_is_gone(&h->owner);
+}
+
+static bool claim(uint64_t id, const struct server_id *me, bool end)
+{
+	struct db_record *lock = NULL;
+	struct state_handle *h = NULL;
+	bool cluster = state_nodes_here(NULL);
+	bool mine = false;
+
+	if (index_db == NULL ||
+	    (cluster && state_nodes_own(me->unique_id) != 0) ||
+	    !places_lock()) {
+		return false;
+	}
+	lock = index_lock(talloc_tos());
+	h = state_handles_index_get(talloc_tos(), id);
+	if (lock != NULL && h != NULL &&
+	    state_handle_state(h) == HANDLE_WAITING &&
+	    (!cluster || state_handles_is_let_go(h)) &&
+	    (end || !handle_expired(&h->record, state_handles_now())) &&
+	    (h->claimer.pid == 0 || state_handles_is_gone(&h->claimer))) {
+		h->claimer = *me;
+		mine = note_locked(h);
+	}
+	TALLOC_FREE(h);
+	TALLOC_FREE(lock);
+	places_unlock();
+	return mine;
 }
 
 bool state_handles_claim(uint64_t id, const struct server_id *me)
 {
-	struct db_record *lock = NULL;
-	struct state_handle *h = NULL;
-	bool mine = false;
+	return claim(id, me, false);
+}
 
-	if (index_db == NULL) {
-		return false;
-	}
-	lock = index_lock(talloc_tos());
-	h = state_handles_fetch(talloc_tos(), id);
-	if (lock != NULL && h != NULL &&
-	    state_handle_state(h) == HANDLE_WAITING &&
-	    !handle_expired(&h->record, state_handles_now()) &&
-	    (h->claimer.pid == 0 || !serverid_exists(&h->claimer))) {
-		h->claimer = *me;
-		mine = state_handles_index_put(h);
-	}
-	TALLOC_FREE(h);
-	TALLOC_FREE(lock);
-	return mine;
+bool state_handles_claim_end(uint64_t id, const struct server_id *me)
+{
+	return !state_nodes_here(NULL) || claim(id, me, true);
 }
 
 /* ---- devices that have other numbers now ------------------------------------------ */
@@ -683,15 +985,16 @@ static bool move_one(const struct state_places *places, uint64_t id)
 			state_handle_state(h) == HANDLE_WAITING ? places
 								: &none,
 			&h->record);
-		moved = device != h->record.device;
+		moved = device != h->record.device &&
+			(is_of_here(h) || state_handles_is_let_go(h));
 	}
 	if (moved) {
 		key = key_device(h->record.device);
 		dbwrap_delete(index_db, key_data(&key));
 		h->record.device = device;
-		h->record.revision++;
-		state_handles_log_put(&h->record, &point);
-		state_handles_index_put(h);
+		h->record.revision += is_of_here(h) ? 1 : LEAP;
+		state_handles_log_put(h, &point);
+		state_handles_index_put(h, here());
 	}
 	TALLOC_FREE(h);
 	return moved;
@@ -706,11 +1009,13 @@ void state_handles_device(uint64_t device)
 	size_t moved = 0;
 	size_t i = 0;
 
-	if (index_db == NULL || dbwrap_exists(index_db, key_data(&key))) {
+	if (index_db == NULL || dbwrap_exists(index_db, key_data(&key)) ||
+	    !places_lock()) {
 		return;
 	}
 	lock = index_lock(talloc_tos());
 	if (lock == NULL) {
+		places_unlock();
 		return;
 	}
 	if (!dbwrap_exists(index_db, key_data(&key))) {
@@ -724,6 +1029,7 @@ void state_handles_device(uint64_t device)
 			     make_tdb_data(&one, 1), 0);
 	}
 	TALLOC_FREE(lock);
+	places_unlock();
 	TALLOC_FREE(move.ids);
 	if (moved > 0) {
 		DBG_NOTICE("hvrs: %zu handles that wait for their clients are "
@@ -785,11 +1091,14 @@ static bool index_open(const char *directory)
 	struct db_record *lock = NULL;
 	char *path = lock_path(talloc_tos(), "hvrs_handles.tdb");
 	char *shared = lock_path(talloc_tos(), "hvrs_handles.shared");
+	char name[32] = "handles.log";
 	bool ok = true;
 
 	if (path == NULL || shared == NULL) {
 		return false;
 	}
+	/* Of this node alone, also on a cluster. */
+	lp_do_parameter(GLOBAL_SECTION_SNUM, "ctdb:hvrs_handles.tdb", "no");
 	index_db = db_open(NULL, path, SMBD_VOLATILE_TDB_HASH_SIZE,
 			   SMBD_VOLATILE_TDB_FLAGS | TDB_SEQNUM,
 			   O_RDWR | O_CREAT, 0600, DBWRAP_LOCK_ORDER_NONE,
@@ -800,8 +1109,14 @@ static bool index_open(const char *directory)
 			strerror(errno));
 		return false;
 	}
-	ok = state_log_open(shared, directory) == 0;
+	if (state_nodes_here(NULL)) {
+		state_nodes_log_name(here(), name);
+	}
+	ok = state_log_open(shared, directory, name) == 0;
+	/* What is in it is read when it is known to be whole. */
+	index_held++;
 	lock = index_lock(talloc_tos());
+	index_held--;
 	if (ok && lock != NULL && dbwrap_exists(index_db, key_data(&mark))) {
 		ok = state_log_is_known();
 		if (!ok) {
@@ -827,6 +1142,29 @@ static bool index_open(const char *directory)
 	return ok;
 }
 
+/* As root. */
+static bool cluster_open(const char *text, const char *directory)
+{
+	struct server_id me = messaging_server_id(global_messaging_context());
+	int ret = 0;
+
+	if (text[0] != '/') {
+		DBG_NOTICE("hvrs: clustering = yes: \"hvrs:handle store\" has "
+			   "to name a folder on the cluster's file system. Clients "
+			   "get no persistent and no resilient handles\n");
+		return false;
+	}
+	ret = state_nodes_open(directory, me.vnn);
+	if (ret != 0) {
+		DBG_ERR("hvrs: %s/nodes cannot be used: %s. Clients get no "
+			"persistent and no resilient handles\n", directory,
+			strerror(-ret));
+		return false;
+	}
+	state_handles_begin();
+	return state_handles_cluster_folder(directory);
+}
+
 bool state_handles_init(void)
 {
 	const char *text = NULL;
@@ -837,10 +1175,6 @@ bool state_handles_init(void)
 		return index_db != NULL;
 	}
 	index_tried = true;
-	/* The index and the flushes know the processes of one machine. */
-	if (lp_clustering()) {
-		return false;
-	}
 	text = lp_parm_const_string(
 		GLOBAL_SECTION_SNUM, "hvrs",
 		option_row_get(OPTION_HANDLE_SYNC)->name, "yes");
@@ -854,7 +1188,9 @@ bool state_handles_init(void)
 		return false;
 	}
 	become_root();
-	index_open(directory);
+	if (!lp_clustering() || cluster_open(text, directory)) {
+		index_open(directory);
+	}
 	unbecome_root();
 	store = talloc_steal(NULL, directory);
 	return index_db != NULL;

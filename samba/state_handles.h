@@ -18,6 +18,8 @@ struct state_handle {
 	struct server_id owner;		/* the process that has it open */
 	struct server_id claimer;	/* one that is putting it together */
 	uint64_t gen_id;		/* of its share mode entry there */
+	uint32_t home;			/* node whose log holds the newest */
+	uint64_t logs;			/* bit of each that holds any of it */
 };
 
 /*
@@ -57,6 +59,37 @@ size_t state_handles_of_client(TALLOC_CTX *mem_ctx, const struct guid *client,
 enum handle_state state_handle_state(const struct state_handle *h);
 
 /*
+ * Whether a process can write no more.  On a cluster this takes more than that
+ * the others do not see it: the file system must have let go of its lock.
+ */
+bool state_handles_is_gone(const struct server_id *id);
+
+/* Whether nobody writes any more for a handle that nobody has put back. */
+bool state_handles_is_let_go(const struct state_handle *h);
+
+/*
+ * On a cluster: whether this process has been given up by the others, or has
+ * lost a handle to them; then it must not write any more.  The first asks for
+ * the process, as cheaply as can be; the second for one handle.
+ */
+bool state_handles_is_out(void);
+void state_handles_begin(void);		/* from now on */
+bool state_handles_is_mine(uint64_t id);
+
+/*
+ * On a cluster: whether a folder has the id that the first node which asked
+ * found there.  Else Samba's own locks would not be those of the same files.
+ */
+bool state_handles_same_ids(const char *path, const struct file_id *file);
+
+/*
+ * Gives up the nodes of the processes that have these handles, where this node
+ * is in touch with the cluster and they are not seen for a while, but may
+ * write.  Now and then, as root, by one process of a node.
+ */
+void state_handles_give_up(void);
+
+/*
  * Puts a handle into the log and the index, with the next revision.  After 0
  * it is durable once *_point is (state_log_commit()).  A negative errno: it
  * is stored nowhere.
@@ -66,8 +99,8 @@ int state_handles_store(struct state_handle *h,
 
 /*
  * The same for who has not the handle's file open: -EAGAIN where somebody else
- * has changed the handle or taken it since it was fetched, and then nothing is
- * stored.
+ * has changed the handle or taken it since it was fetched, -EREMOTE where a
+ * process of another node may change it; then nothing is stored.
  */
 int state_handles_store_other(struct state_handle *h,
 			      struct state_log_point *_point);
@@ -85,8 +118,10 @@ void state_handles_drop(uint64_t id);
  * Lets this process put a handle together that waits, unless another was
  * faster; only the one that gets true may go on.  Until it stores the handle
  * as its own (or without a claimer, to give up) it waits on for all others.
+ * _end: to end it instead.
  */
 bool state_handles_claim(uint64_t id, const struct server_id *me);
+bool state_handles_claim_end(uint64_t id, const struct server_id *me);
 
 /* Calls fn for every handle until it returns false. */
 void state_handles_traverse(bool (*fn)(struct state_handle *h, void *data),
@@ -106,6 +141,12 @@ void state_handles_compact(void);
 
 /* Milliseconds of the wall clock, as in the records. */
 uint64_t state_handles_now(void);
+
+/* Whether this series of Samba has what clusters take (hooks_handles.c). */
+static inline bool state_handles_work_on_cluster(void)
+{
+	return SERIES_IS(SERIES_4_22);
+}
 
 /* Where the log lies. */
 const char *state_handles_directory(void);

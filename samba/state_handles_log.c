@@ -3,40 +3,45 @@
  * from all that the index has, and an index from what it holds.
  */
 #include "state_handles_priv.h"
+#include "state_nodes.h"
 
 #define CURE_MS 1000
 
 /* ---- one record --------------------------------------------------------------- */
 
 /* A frame whose payload is a child of mem_ctx.  0, -E2BIG or -ENOMEM. */
-static int frame_of(TALLOC_CTX *mem_ctx, const struct handle_record *r,
+static int frame_of(TALLOC_CTX *mem_ctx, const struct state_handle *h,
 		    struct handle_frame *_frame)
 {
-	size_t size = handle_record_encode(r, NULL, 0);
+	size_t size = handle_record_encode(&h->record, NULL, 0);
+	size_t head = state_nodes_here(NULL) ? STATE_HANDLES_HEAD : 0;
 	uint8_t *bytes = NULL;
 
 	if (size == 0) {
 		return -E2BIG;
 	}
-	bytes = talloc_array(mem_ctx, uint8_t, size);
+	bytes = talloc_array(mem_ctx, uint8_t, head + size);
 	if (bytes == NULL) {
 		return -ENOMEM;
 	}
-	handle_record_encode(r, bytes, size);
+	if (head != 0) {
+		state_handles_head_put(h, bytes);
+	}
+	handle_record_encode(&h->record, bytes + head, size);
 	*_frame = (struct handle_frame) {
-		.kind = HANDLE_FRAME_PUT, .revision = r->revision,
-		.id = r->id,
-		.payload = { .data = bytes, .length = size },
+		.kind = HANDLE_FRAME_PUT, .revision = h->record.revision,
+		.id = h->record.id,
+		.payload = { .data = bytes, .length = head + size },
 	};
 	return 0;
 }
 
-int state_handles_log_put(const struct handle_record *r,
+int state_handles_log_put(const struct state_handle *h,
 			  struct state_log_point *_point)
 {
 	TALLOC_CTX *frame_ctx = talloc_new(talloc_tos());
 	struct handle_frame frame = {};
-	int ret = frame_of(frame_ctx, r, &frame);
+	int ret = frame_of(frame_ctx, h, &frame);
 
 	if (ret == 0) {
 		become_root();
@@ -53,25 +58,41 @@ struct compact {
 	uint8_t *out;
 	size_t length;
 	bool failed;
+	bool cluster;
+	uint32_t here;
+	uint64_t *over;		/* ended, and in no other log any more */
+	size_t over_count;
 };
+
+static bool compact_add(struct compact *compact,
+			const struct handle_frame *frame)
+{
+	size_t size = handle_frame_size(frame->payload.length);
+	uint8_t *grown = talloc_realloc(NULL, compact->out, uint8_t,
+					compact->length + size);
+
+	if (grown == NULL) {
+		compact->failed = true;
+		return false;
+	}
+	handle_frame_encode(frame, grown + compact->length);
+	compact->out = grown;
+	compact->length += size;
+	return true;
+}
 
 static bool compact_one(struct state_handle *h, void *private_data)
 {
 	struct compact *compact = private_data;
-	TALLOC_CTX *frame_ctx = talloc_new(talloc_tos());
+	TALLOC_CTX *frame_ctx = NULL;
 	struct handle_frame frame = {};
-	uint8_t *grown = NULL;
-	size_t size = 0;
 
-	if (frame_of(frame_ctx, &h->record, &frame) == 0) {
-		size = handle_frame_size(frame.payload.length);
-		grown = talloc_realloc(NULL, compact->out, uint8_t,
-				       compact->length + size);
+	if (compact->cluster && h->home != compact->here) {
+		return true;
 	}
-	if (grown != NULL) {
-		handle_frame_encode(&frame, grown + compact->length);
-		compact->out = grown;
-		compact->length += size;
+	frame_ctx = talloc_new(talloc_tos());
+	if (frame_of(frame_ctx, h, &frame) == 0) {
+		compact_add(compact, &frame);
 	} else {
 		compact->failed = true;
 	}
@@ -79,16 +100,56 @@ static bool compact_one(struct state_handle *h, void *private_data)
 	return !compact->failed;
 }
 
-/* The log from the index; the caller has locked the index. */
+static bool compact_ended(const struct state_handles_ended *ended,
+			  void *private_data)
+{
+	struct compact *compact = private_data;
+	uint8_t logs[8] = {};
+	struct handle_frame frame = {
+		.kind = HANDLE_FRAME_DROP, .revision = ended->revision,
+		.id = ended->id,
+		.payload = { .data = logs, .length = sizeof(logs) },
+	};
+	uint64_t *grown = NULL;
+
+	if (ended->home != compact->here) {
+		return true;
+	}
+	if (ended->logs != 1ULL << compact->here) {
+		SBVAL(logs, 0, ended->logs);
+		return compact_add(compact, &frame);
+	}
+	grown = talloc_realloc(NULL, compact->over, uint64_t,
+			       compact->over_count + 1);
+	if (grown != NULL) {
+		compact->over = grown;
+		compact->over[compact->over_count++] = ended->id;
+	}
+	return true;
+}
+
+/*
+ * The log from the index; the caller has locked the index.  On a cluster, what
+ * is newest in this node's log.
+ */
 int state_handles_log_rewrite(void)
 {
 	struct compact compact = {};
+	size_t i = 0;
 	int ret = 0;
 
+	compact.cluster = state_nodes_here(&compact.here);
 	state_handles_traverse(compact_one, &compact);
+	if (compact.cluster && !compact.failed) {
+		state_handles_ended_traverse(compact_ended, &compact);
+	}
 	ret = compact.failed ? -ENOMEM :
 		state_log_rewrite(compact.out, compact.length);
+	for (i = 0; ret == 0 && i < compact.over_count; i++) {
+		state_handles_ended_forget(compact.over[i]);
+	}
 	TALLOC_FREE(compact.out);
+	TALLOC_FREE(compact.over);
 	return ret;
 }
 
@@ -130,7 +191,24 @@ static bool restore_one(struct handle_bytes payload, uint64_t now)
 	    h.record.waiting_since_ms > now) {
 		h.record.waiting_since_ms = now;
 	}
-	return state_handles_index_put(&h);
+	return state_handles_index_put(&h, 0);
+}
+
+/* As one whose processes are all gone sees it, beside the others. */
+static int restore_cluster(const uint8_t *log, size_t length, uint32_t here)
+{
+	size_t end = 0;
+	uint32_t i = 0;
+
+	for (i = 0; i < STATE_LOG_NODES; i++) {
+		*state_log_place(i) = (struct state_log_place){};
+	}
+	if (length > 0 &&
+	    !state_handles_follow_whole(here, log, length, &end, NULL)) {
+		return -ENOMEM;
+	}
+	state_handles_follow();
+	return 0;
 }
 
 bool state_handles_log_restore(const char *directory)
@@ -140,6 +218,7 @@ bool state_handles_log_restore(const char *directory)
 	struct handle_bytes payload = {};
 	uint64_t now = state_handles_now();
 	uint64_t id = 0;
+	uint32_t here = 0;
 	uint8_t *log = NULL;
 	size_t length = 0;
 	size_t refused = 0;
@@ -152,7 +231,9 @@ bool state_handles_log_restore(const char *directory)
 			"in it\n", directory);
 		ret = 0;
 	}
-	if (ret == 0 && length > 0) {
+	if (ret == 0 && state_nodes_here(&here)) {
+		ret = restore_cluster(log, length, here);
+	} else if (ret == 0 && length > 0) {
 		ret = handle_replay(talloc_tos(), log, length, &replay);
 	}
 	if (ret != 0) {

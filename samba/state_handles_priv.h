@@ -4,12 +4,62 @@
 
 #include "state_handles.h"
 
-/* Puts a handle and its keys into the index, in the place of what it was. */
-bool state_handles_index_put(const struct state_handle *h);
+/*
+ * On a cluster the logs hold a handle as the index does: who has it open comes
+ * before the record.
+ */
+#define STATE_HANDLES_HEAD HANDLE_OWNER_SIZE
+void state_handles_head_put(const struct state_handle *h,
+			    uint8_t out[STATE_HANDLES_HEAD]);
 
-/* Appends a record; errors of state_log_append(), -E2BIG, -ENOMEM. */
-int state_handles_log_put(const struct handle_record *r,
+/* -EINVAL or the record's error, with *why. */
+int state_handles_decode(struct handle_bytes payload, struct state_handle *_h,
+			 const char **why);
+
+/*
+ * Puts a handle and its keys into the index, in the place of what it was; it
+ * is in the log of a node.
+ */
+bool state_handles_index_put(const struct state_handle *h, uint32_t home);
+
+/* Appends a handle; errors of state_log_append(), -E2BIG, -ENOMEM. */
+int state_handles_log_put(const struct state_handle *h,
 			  struct state_log_point *_point);
+
+/*
+ * A handle that has ended, and of which another log than the one that says so
+ * holds something older.
+ */
+struct state_handles_ended {
+	uint64_t id;
+	uint32_t revision;
+	uint32_t home;
+	uint64_t logs;
+};
+void state_handles_ended_put(const struct state_handles_ended *ended);
+void state_handles_ended_forget(uint64_t id);
+bool state_handles_ended_get(uint64_t id, struct state_handles_ended *_ended);
+void state_handles_ended_traverse(
+	bool (*fn)(const struct state_handles_ended *ended, void *data),
+	void *data);
+
+/* The index' own, whatever the logs of other nodes say. */
+struct state_handle *state_handles_index_get(TALLOC_CTX *mem_ctx, uint64_t id);
+void state_handles_index_drop(const struct state_handle *h);
+
+/* Notes which logs hold something of it. */
+void state_handles_index_logs(const struct state_handle *h, uint64_t logs);
+
+/*
+ * On a cluster: takes over what other nodes have written (state_follow.c).
+ * _whole: from a whole log, which may be this node's own; as root.
+ */
+void state_handles_follow(void);
+bool state_handles_follow_whole(uint32_t node, const uint8_t *log,
+				size_t length, size_t *_end, void *data);
+
+/* Whether the folder is that of all nodes; logs where not. */
+bool state_handles_cluster_folder(const char *directory);
 
 /* Writes the log anew, from the index.  As root. */
 int state_handles_log_rewrite(void);

@@ -26,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SHARED_MAGIC 0x3353524C48535648ULL
+#define SHARED_MAGIC 0x3453524C48535648ULL
 #define LOG_LONG ((uint64_t)16 << 20)
 #define LOG_RESERVE ((uint64_t)1 << 20)
 #define LEADER_PATIENCE_MS 200
@@ -59,7 +59,9 @@ struct shared {
 	struct log logs[2];
 	struct state_log_holder holder;	/* of the index; pid 0: none */
 	uint64_t asked[GATHER_PROCESSES];	/* milliseconds, by pid */
+	struct state_log_place places[STATE_LOG_NODES];
 };
+_Static_assert(sizeof(struct shared) <= 4096, "one page");
 
 static struct {
 	struct shared *shared;
@@ -91,7 +93,8 @@ static void advance(uint64_t *word, uint64_t to)
 	}
 }
 
-int state_log_open(const char *shared, const char *directory)
+int state_log_open(const char *shared, const char *directory,
+		   const char *name)
 {
 	struct shared *map = NULL;
 	int fd = -1;
@@ -119,7 +122,7 @@ int state_log_open(const char *shared, const char *directory)
 	}
 	log_state.directory = strdup(directory);
 	if (log_state.directory == NULL ||
-	    asprintf(&log_state.path, "%s/handles.log", directory) == -1) {
+	    asprintf(&log_state.path, "%s/%s", directory, name) == -1) {
 		return -ENOMEM;
 	}
 	log_state.shared = map;
@@ -501,6 +504,45 @@ int state_log_append(struct handle_frame *frame,
 	STORE(&current_log()->end, log.end + size);
 	_point->end = log.end + size;
 	return 0;
+}
+
+/* Room for the largest. */
+#define ADOPT_BYTES (HANDLE_RECORD_MAX + ((size_t)1 << 16))
+
+void state_log_adopt(void (*fn)(const struct handle_frame *frame, void *data),
+		     void *data)
+{
+	struct handle_frame frame = {};
+	struct log log = {};
+	uint8_t mark[HANDLE_FRAME_MARK] = {};
+	uint8_t *bytes = NULL;
+	ssize_t length = 0;
+	size_t at = 0;
+	int fd = log_state.shared == NULL ? -1 : log_descriptor(&log);
+
+	if (fd < 0 || pread(fd, mark, sizeof(mark),
+			    (off_t)(log.end - log.base)) != sizeof(mark) ||
+	    !handle_frame_begins(mark)) {
+		return;
+	}
+	bytes = malloc(ADOPT_BYTES);
+	if (bytes != NULL) {
+		length = pread(fd, bytes, ADOPT_BYTES,
+			       (off_t)(log.end - log.base));
+	}
+	while (length > 0 &&
+	       handle_frame_next(bytes, (size_t)length, &at, &frame) == 0 &&
+	       !frame.damaged) {
+		STORE(&current_log()->end, log.end + at);
+		fn(&frame, data);
+	}
+	free(bytes);
+}
+
+struct state_log_place *state_log_place(uint32_t node)
+{
+	return log_state.shared == NULL || node >= STATE_LOG_NODES ? NULL :
+		&log_state.shared->places[node];
 }
 
 bool state_log_is_durable(struct state_log_point point)

@@ -19,10 +19,30 @@ struct state_log_point {
 
 /*
  * Maps what the processes share; called in each of them before the rest.
- * shared is a file that does not outlive smbd, directory holds the log.  0 or
- * a negative errno.
+ * shared is a file that does not outlive smbd, directory holds the log, which
+ * has this name.  0 or a negative errno.
  */
-int state_log_open(const char *shared, const char *directory);
+int state_log_open(const char *shared, const char *directory,
+		   const char *name);
+
+/*
+ * On a cluster: how far this server has read the log of a node, at most
+ * STATE_LOG_NODES of them.  Changed with the index locked.
+ */
+#define STATE_LOG_NODES 64
+struct state_log_place {
+	uint64_t generation;	/* 0: nothing of it */
+	uint64_t offset;
+};
+struct state_log_place *state_log_place(uint32_t node);
+
+/*
+ * Frames behind the end, which a process has written that died before it could
+ * say so: others have read them, so they are in the log from now on.  Calls fn
+ * for each.  The index is locked.
+ */
+void state_log_adopt(void (*fn)(const struct handle_frame *frame, void *data),
+		     void *data);
 
 /*
  * The whole log as it lies on disk, for a replay; talloc'd, empty where there

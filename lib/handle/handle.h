@@ -37,6 +37,13 @@
 #define HANDLE_DEVICE_STAT	0x0800	/* device is stat's st_dev */
 #define HANDLE_FLAGS_KNOWN	0x0FFF
 
+/*
+ * On a cluster each node has a log, "handles-N.log", and a handle in it begins
+ * with who has it open: so many bytes, the node at one of them (32 bits).
+ */
+#define HANDLE_OWNER_SIZE 60
+#define HANDLE_OWNER_NODE 16
+
 struct handle_bytes {
 	const uint8_t *data;
 	size_t length;
@@ -175,6 +182,13 @@ size_t handle_frame_size(size_t payload);
 void handle_frame_encode(const struct handle_frame *frame, uint8_t *out);
 
 /*
+ * Whether a frame may begin with these HANDLE_FRAME_MARK bytes; where none
+ * was written yet they are zeros.
+ */
+#define HANDLE_FRAME_MARK 4
+bool handle_frame_begins(const uint8_t bytes[HANDLE_FRAME_MARK]);
+
+/*
  * The frame at *at, which moves behind it.  0; -ENODATA at the end; -EBADMSG
  * where bytes are no frame: *at moves to the next frame or to the end.
  */
@@ -195,6 +209,7 @@ struct handle_replay_counts {
 	size_t refused;		/* handles given up because of damage */
 	size_t holes;		/* damaged places that were on disk */
 	size_t torn;		/* bytes of unfinished writes */
+	size_t end;		/* behind the last whole frame */
 };
 
 /* log is borrowed and must outlive the result.  -ENOMEM. */
@@ -206,6 +221,13 @@ void handle_replay_counts(const struct handle_replay *replay,
 /* The payload of the i-th live handle; false behind the last. */
 bool handle_replay_get(const struct handle_replay *replay, size_t i,
 		       uint64_t *_id, struct handle_bytes *_payload);
+
+/*
+ * The i-th frame that is the newest of its handle and says that this is no
+ * more, for who reads several logs; false behind the last.
+ */
+bool handle_replay_dropped(const struct handle_replay *replay, size_t i,
+			   struct handle_frame *_frame);
 
 /* ---- the rules ------------------------------------------------------------- */
 

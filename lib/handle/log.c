@@ -127,6 +127,14 @@ static bool frame_at(const uint8_t *log, size_t length, size_t at,
 	return true;
 }
 
+bool handle_frame_begins(const uint8_t bytes[HANDLE_FRAME_MARK])
+{
+	struct cursor c = {};
+
+	cursor_init(&c, bytes, HANDLE_FRAME_MARK);
+	return cursor_le32(&c) == FRAME_MAGIC;
+}
+
 int handle_frame_next(const uint8_t *log, size_t length, size_t *at,
 		      struct handle_frame *_frame)
 {

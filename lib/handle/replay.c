@@ -26,6 +26,8 @@ struct handle_replay {
 	size_t size;
 	size_t used;
 	size_t *live;		/* places of live entries */
+	size_t *dropped;
+	size_t dropped_count;
 	struct handle_replay_counts counts;
 };
 
@@ -138,16 +140,22 @@ static int collect(struct handle_replay *replay)
 			replay->counts.live++;
 		} else if (replay->table[i].state == ENTRY_REFUSED) {
 			replay->counts.refused++;
+		} else if (replay->table[i].state == ENTRY_DROPPED) {
+			replay->dropped_count++;
 		}
 	}
 	replay->live = talloc_array(replay, size_t, replay->counts.live);
-	if (replay->live == NULL) {
+	replay->dropped = talloc_array(replay, size_t, replay->dropped_count);
+	if (replay->live == NULL || replay->dropped == NULL) {
 		return -ENOMEM;
 	}
 	replay->counts.live = 0;
+	replay->dropped_count = 0;
 	for (i = 0; i < replay->size; i++) {
 		if (replay->table[i].state == ENTRY_LIVE) {
 			replay->live[replay->counts.live++] = i;
+		} else if (replay->table[i].state == ENTRY_DROPPED) {
+			replay->dropped[replay->dropped_count++] = i;
 		}
 	}
 	return 0;
@@ -167,11 +175,15 @@ int handle_replay(TALLOC_CTX *mem_ctx, const uint8_t *log, size_t length,
 	if (replay == NULL) {
 		return -ENOMEM;
 	}
+	replay->counts.end = at;
 	while (ret != -ENODATA) {
 		before = at;
 		ret = handle_frame_next(log, length, &at, &frame);
 		if (ret == 0) {
 			replay->counts.frames++;
+			if (!frame.damaged) {
+				replay->counts.end = at;
+			}
 			ret = frame_apply(replay, &frame, synced);
 			if (ret != 0) {
 				TALLOC_FREE(replay);
@@ -206,5 +218,22 @@ bool handle_replay_get(const struct handle_replay *replay, size_t i,
 	}
 	*_id = replay->table[replay->live[i]].id;
 	*_payload = replay->table[replay->live[i]].payload;
+	return true;
+}
+
+bool handle_replay_dropped(const struct handle_replay *replay, size_t i,
+			   struct handle_frame *_frame)
+{
+	const struct entry *entry = NULL;
+
+	if (i >= replay->dropped_count) {
+		return false;
+	}
+	entry = &replay->table[replay->dropped[i]];
+	*_frame = (struct handle_frame){
+		.kind = HANDLE_FRAME_DROP, .revision = entry->revision,
+		.id = entry->id, .offset = entry->offset,
+		.payload = entry->payload,
+	};
 	return true;
 }

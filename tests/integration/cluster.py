@@ -14,10 +14,13 @@ import unittest
 import uuid
 
 import smb2
+# Their classes are run here.
+from cluster_handles import Handles
+from cluster_torture import Torture
+from nodes import ADDRESS, cluster, log, on
 from test_sqos import (CONTROL, COUNT, NULL, SET_FLOW, SET_POLICY, STATUS,
                        request)
 
-ADDRESS = ['10.9.0.%d' % (n + 1) for n in range(3)]
 REFUSED = ('persistent handles', 'resilient handles', 'offload',
            'shared disks', 'remote vss')
 USER = 'hvrs%hvrs'
@@ -31,30 +34,6 @@ def smbclient(node, share, commands):
     if done.returncode != 0:
         raise AssertionError(done.stdout)
     return done.stdout
-
-
-def log(node):
-    text = ''
-    for name in glob.glob('/lab/nodes/%d/upper/var/log/samba/*' % node):
-        if os.path.isfile(name):
-            with open(name, errors='replace') as file:
-                text += file.read()
-    return text
-
-
-def on(node, *command):
-    done = subprocess.run(
-        ['/hvrs/tests/lab/cluster', 'node-node', str(node), *command],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
-    if done.returncode != 0:
-        raise AssertionError(done.stderr)
-    return done.stdout
-
-
-def cluster(*arguments):
-    subprocess.run(['/hvrs/tests/lab/cluster', *arguments], check=True,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                   timeout=90)
 
 
 class Writer(threading.Thread):
@@ -259,7 +238,7 @@ class Cluster(unittest.TestCase):
             # there may be, of a share whose file system is coherent.
             for place in ('run/samba', 'var/lib/ctdb', 'var/lib/samba',
                           'var/run/samba', 'var/cache/samba'):
-                for name in ('handles', 'fsrvp'):
+                for name in ('fsrvp',):
                     found = glob.glob('/lab/nodes/%d/upper/%s/**/hvrs_%s*' %
                                       (node, place, name), recursive=True)
                     self.assertEqual([], found)

@@ -62,6 +62,17 @@ class ManPages(unittest.TestCase):
 
 
 class Examples(unittest.TestCase):
+    def check(self, name):
+        checked = subprocess.run(
+            ['testparm', '-s', os.path.join(ROOT, 'examples', name)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(0, checked.returncode, checked.stderr)
+        self.assertNotIn('nknown parameter', checked.stderr)
+
+    def test_smb_conf_of_a_cluster_is_understood(self):
+        """tests/integration/cluster.py runs one."""
+        self.check('ctdb/smb.conf')
+
     def test_smb_conf_is_understood_and_serves(self):
         """As it stands but for its path."""
         with open(os.path.join(ROOT, 'examples', 'smb.conf')) as text:
@@ -74,11 +85,7 @@ class Examples(unittest.TestCase):
         os.makedirs(directory, exist_ok=True)
         shutil.chown(directory, 'hvrs', 'hvrs')
         self.addCleanup(shutil.rmtree, directory)
-        checked = subprocess.run(
-            ['testparm', '-s', os.path.join(ROOT, 'examples', 'smb.conf')],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        self.assertEqual(0, checked.returncode, checked.stderr)
-        self.assertNotIn('nknown parameter', checked.stderr)
+        self.check('smb.conf')
         server = lab.Server({'vm': (directory, options)},
                             ['registry shares = yes',
                              'server min protocol = SMB3_00'])

@@ -279,6 +279,50 @@ static void test_header_is_checked(void **state)
 	}
 }
 
+static void test_who_reads_several_logs_is_told_of_ends(void **state)
+{
+	static struct log log;
+	struct handle_replay_counts counts = {};
+	struct handle_replay *replay = NULL;
+	struct handle_frame frame = {};
+
+	(void)state;
+	log_start(&log);
+	log_add(&log, HANDLE_FRAME_PUT, 1, 1, 0);
+	log_add(&log, HANDLE_FRAME_DROP, 1, 2, 0);
+	log_add(&log, HANDLE_FRAME_DROP, 2, 9, 0);
+	log_add(&log, HANDLE_FRAME_DROP, 3, 1, 0);
+	log_add(&log, HANDLE_FRAME_PUT, 3, 2, 0);
+	assert_true(handle_frame_begins(log.bytes + log.at[0]));
+	assert_false(handle_frame_begins(log.bytes));
+	assert_int_equal(0, handle_replay(NULL, log.bytes, log.length + 64,
+					  &replay));
+	handle_replay_counts(replay, &counts);
+	assert_int_equal(log.length, counts.end);
+	assert_true(handle_replay_dropped(replay, 0, &frame));
+	assert_int_equal(HANDLE_FRAME_DROP, frame.kind);
+	if (frame.id == 1) {
+		assert_int_equal(2, frame.revision);
+		assert_true(handle_replay_dropped(replay, 1, &frame));
+		assert_int_equal(2, frame.id);
+		assert_int_equal(9, frame.revision);
+	} else {
+		assert_int_equal(2, frame.id);
+		assert_int_equal(9, frame.revision);
+		assert_true(handle_replay_dropped(replay, 1, &frame));
+		assert_int_equal(1, frame.id);
+	}
+	assert_false(handle_replay_dropped(replay, 2, &frame));
+	TALLOC_FREE(replay);
+	/* What was begun there is not behind the end. */
+	log.bytes[log.at[4] + HANDLE_FRAME_HEADER] ^= 1;
+	assert_int_equal(0, handle_replay(NULL, log.bytes, log.length,
+					  &replay));
+	handle_replay_counts(replay, &counts);
+	assert_int_equal(log.at[4], counts.end);
+	TALLOC_FREE(replay);
+}
+
 static void test_newest_state_counts(void **state)
 {
 	static struct log log;
@@ -517,6 +561,7 @@ int main(void)
 		cmocka_unit_test(test_locks_conflict_as_ranges_and_kinds_say),
 		cmocka_unit_test(test_header_is_checked),
 		cmocka_unit_test(test_newest_state_counts),
+		cmocka_unit_test(test_who_reads_several_logs_is_told_of_ends),
 		cmocka_unit_test(test_unfinished_write_is_the_end),
 		cmocka_unit_test(test_damage_of_what_was_on_disk_refuses),
 		cmocka_unit_test(

@@ -1,9 +1,10 @@
 /*
- * hvrsctl handles: the persistent and resilient handles of this server, read
- * from their log, and the way to end one.
+ * hvrsctl handles: the persistent and resilient handles of this server, or of
+ * all nodes of a cluster, read from their logs, and the way to end one.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 
 #include "handle/handle.h"
 #include "hvrsctl.h"
+#include "util/cursor.h"
 
 #define CLOSE_WAIT_S 12
 
@@ -39,11 +41,10 @@ static char *store_directory(TALLOC_CTX *mem_ctx)
 	return path;
 }
 
-/* 0 with *_log NULL where no handle was ever stored. */
-static int log_read(TALLOC_CTX *mem_ctx, const char *directory,
-		    uint8_t **_log, size_t *_length)
+/* 0 with *_log NULL where no handle was ever stored there. */
+static int log_read(TALLOC_CTX *mem_ctx, const char *path, uint8_t **_log,
+		    size_t *_length)
 {
-	char *path = talloc_asprintf(mem_ctx, "%s/handles.log", directory);
 	struct stat st = {};
 	uint8_t *log = NULL;
 	ssize_t done = 0;
@@ -72,6 +73,146 @@ static int log_read(TALLOC_CTX *mem_ctx, const char *directory,
 	*_log = log;
 	*_length = (size_t)done;
 	return 0;
+}
+
+/* What the logs say: one of each handle, the newest. */
+struct row {
+	uint64_t id;
+	uint32_t revision;
+	int node;		/* that has it open, or had; -1: no cluster */
+	bool ended;
+	struct handle_record record;
+};
+
+struct listing {
+	struct row *rows;	/* what they point to is its child */
+	size_t count;
+	bool failed;
+};
+
+static void listing_add(struct listing *listing, const struct row *row)
+{
+	size_t i = 0;
+
+	for (i = 0; row->node != -1 && i < listing->count; i++) {
+		if (listing->rows[i].id != row->id) {
+			continue;
+		}
+		if ((int32_t)(row->revision -
+			      listing->rows[i].revision) >= 0) {
+			listing->rows[i] = *row;
+		}
+		return;
+	}
+	if (listing->count == talloc_array_length(listing->rows)) {
+		struct row *grown = talloc_realloc(
+			NULL, listing->rows, struct row,
+			listing->count * 2 + 64);
+
+		if (grown == NULL) {
+			fprintf(stderr, "hvrsctl: no memory\n");
+			listing->failed = true;
+			return;
+		}
+		listing->rows = grown;
+	}
+	listing->rows[listing->count++] = *row;
+}
+
+static void listing_put(struct listing *listing, uint64_t id,
+			struct handle_bytes payload, bool cluster)
+{
+	size_t head = cluster ? HANDLE_OWNER_SIZE : 0;
+	struct row row = { .id = id, .node = -1 };
+	const char *why = "it is cut off";
+
+	if (payload.length < head ||
+	    handle_record_decode(payload.data + head, payload.length - head,
+				 &row.record, &why) != 0) {
+		fprintf(stderr, "hvrsctl: handle %08" PRIx64 " is not "
+			"understood: %s\n", id, why);
+		listing->failed = true;
+		return;
+	}
+	if (cluster) {
+		struct cursor c = {};
+
+		cursor_init(&c, payload.data, head);
+		cursor_skip(&c, HANDLE_OWNER_NODE);
+		row.node = (int)cursor_le32(&c);
+	}
+	row.revision = row.record.revision;
+	listing_add(listing, &row);
+}
+
+static void listing_log(TALLOC_CTX *mem_ctx, struct listing *listing,
+			const char *path, bool cluster)
+{
+	struct handle_replay *replay = NULL;
+	struct handle_bytes payload = {};
+	struct handle_frame frame = {};
+	uint64_t id = 0;
+	uint8_t *log = NULL;
+	size_t length = 0;
+	size_t i = 0;
+
+	if (log_read(mem_ctx, path, &log, &length) != 0) {
+		listing->failed = true;
+		return;
+	}
+	if (log == NULL) {
+		return;
+	}
+	if (handle_log_header_decode(log, length, &id) != 0 ||
+	    handle_replay(mem_ctx, log, length, &replay) != 0) {
+		fprintf(stderr, "hvrsctl: %s is no log this version "
+			"understands\n", path);
+		listing->failed = true;
+		return;
+	}
+	for (i = 0; handle_replay_get(replay, i, &id, &payload); i++) {
+		listing_put(listing, id, payload, cluster);
+	}
+	for (i = 0; cluster && handle_replay_dropped(replay, i, &frame); i++) {
+		struct row row = {
+			.id = frame.id, .revision = frame.revision,
+			.ended = true,
+		};
+
+		listing_add(listing, &row);
+	}
+}
+
+static void listing_read(TALLOC_CTX *mem_ctx, struct listing *listing,
+			 const char *directory)
+{
+	char *pattern = talloc_asprintf(mem_ctx, "%s/handles-*.log",
+					directory);
+	glob_t found = {};
+	size_t kept = 0;
+	size_t i = 0;
+
+	if (!hvrsctl_is_cluster()) {
+		listing_log(mem_ctx, listing, talloc_asprintf(
+			mem_ctx, "%s/handles.log", directory), false);
+		return;
+	}
+	if (glob(pattern, 0, NULL, &found) == 0) {
+		for (i = 0; i < found.gl_pathc; i++) {
+			listing_log(mem_ctx, listing, found.gl_pathv[i], true);
+		}
+		globfree(&found);
+	} else if (access(directory, X_OK) != 0) {
+		fprintf(stderr, "hvrsctl: %s cannot be read: %s\n", directory,
+			strerror(errno));
+		listing->failed = true;
+	}
+	for (i = 0; i < listing->count; i++) {
+		if (!listing->rows[i].ended) {
+			listing->rows[kept++] = listing->rows[i];
+		}
+	}
+	listing->count = kept;
 }
 
 /* ---- showing ----------------------------------------------------------------- */
@@ -123,8 +264,10 @@ static json_t *text_json(struct handle_bytes text)
 	return out != NULL ? out : json_string("(not UTF-8)");
 }
 
-static json_t *record_json(const struct handle_record *r)
+static json_t *row_json(const struct row *row)
 {
+	const struct handle_record *r = &row->record;
+	json_t *out = NULL;
 	json_t *locks = json_array();
 	char client[GUID_TEXT_SIZE] = "";
 	char lease[16] = "";
@@ -143,7 +286,7 @@ static json_t *record_json(const struct handle_record *r)
 			"length", (json_int_t)lock.length, "exclusive",
 			lock.exclusive));
 	}
-	return json_pack(
+	out = json_pack(
 		"{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:o}",
 		"id", id, "kind", kind_of(r), "state", state_of(r), "share",
 		text_json(r->share), "path", text_json(r->path), "file",
@@ -151,10 +294,15 @@ static json_t *record_json(const struct handle_record *r)
 		client, "lease", lease, "timeout ms",
 		(json_int_t)r->timeout_ms, "left ms",
 		(json_int_t)handle_time_left(r, now_ms()), "locks", locks);
+	if (row->node != -1) {
+		json_object_set_new(out, "node", json_integer(row->node));
+	}
+	return out;
 }
 
-static void record_print(const struct handle_record *r)
+static void row_print(const struct row *row)
 {
+	const struct handle_record *r = &row->record;
 	char client[GUID_BRACED_SIZE] = "";
 	char lease[16] = "";
 	size_t i = 0;
@@ -165,6 +313,9 @@ static void record_print(const struct handle_record *r)
 	if (r->waiting_since_ms != 0) {
 		printf(", %.1f s left",
 		       (double)handle_time_left(r, now_ms()) / 1000.0);
+	}
+	if (row->node != -1) {
+		printf(", node %d", row->node);
 	}
 	printf("\n  %.*s/%.*s (share %.*s)\n  client %s, user %.*s, lease "
 	       "%s\n", (int)r->path.length, (const char *)r->path.data,
@@ -180,30 +331,17 @@ static void record_print(const struct handle_record *r)
 	}
 }
 
-static int show(const struct handle_replay *replay, bool json)
+static int show(const struct listing *listing, bool json)
 {
-	struct handle_bytes payload = {};
 	json_t *all = json_array();
-	int failed = 0;
-	uint64_t id = 0;
 	size_t i = 0;
 
-	for (i = 0; replay != NULL &&
-	     handle_replay_get(replay, i, &id, &payload); i++) {
-		struct handle_record r = {};
-		const char *why = NULL;
-
-		if (handle_record_decode(payload.data, payload.length, &r,
-					 &why) != 0) {
-			fprintf(stderr, "hvrsctl: handle %08" PRIx64 " is not "
-				"understood: %s\n", id, why);
-			failed = 1;
-			continue;
-		}
+	for (i = 0; i < listing->count; i++) {
 		if (json) {
-			json_array_append_new(all, record_json(&r));
+			json_array_append_new(all,
+					      row_json(&listing->rows[i]));
 		} else {
-			record_print(&r);
+			row_print(&listing->rows[i]);
 		}
 	}
 	if (json) {
@@ -213,29 +351,26 @@ static int show(const struct handle_replay *replay, bool json)
 		printf("no persistent or resilient handles\n");
 	}
 	json_decref(all);
-	return failed != 0 ? HVRSCTL_FAILED : HVRSCTL_OK;
+	return listing->failed ? HVRSCTL_FAILED : HVRSCTL_OK;
 }
 
 /* ---- ending one ----------------------------------------------------------------- */
 
-static bool is_live(const struct handle_replay *replay, uint64_t wanted)
+static bool is_live(const struct listing *listing, uint64_t wanted)
 {
-	struct handle_bytes payload = {};
-	uint64_t id = 0;
 	size_t i = 0;
 
-	while (replay != NULL && handle_replay_get(replay, i, &id, &payload)) {
-		if (id == wanted) {
+	for (i = 0; i < listing->count; i++) {
+		if (listing->rows[i].id == wanted) {
 			return true;
 		}
-		i++;
 	}
 	return false;
 }
 
 /* smbd does it: a file with the name of the handle asks for it. */
 static int close_handle(TALLOC_CTX *mem_ctx, const char *directory,
-			const struct handle_replay *replay, const char *text)
+			const struct listing *listing, const char *text)
 {
 	char *folder = talloc_asprintf(mem_ctx, "%s/close", directory);
 	char *path = NULL;
@@ -244,7 +379,7 @@ static int close_handle(TALLOC_CTX *mem_ctx, const char *directory,
 	int i = 0;
 	int fd = -1;
 
-	if (*text == '\0' || *end != '\0' || !is_live(replay, id)) {
+	if (*text == '\0' || *end != '\0' || !is_live(listing, id)) {
 		fprintf(stderr, "hvrsctl: there is no handle %s; \"hvrsctl "
 			"handles\" lists them\n", text);
 		return HVRSCTL_FAILED;
@@ -273,11 +408,8 @@ static int close_handle(TALLOC_CTX *mem_ctx, const char *directory,
 int command_handles(int argc, char **argv)
 {
 	TALLOC_CTX *mem_ctx = talloc_new(NULL);
-	struct handle_replay *replay = NULL;
-	uint64_t generation = 0;
+	struct listing listing = {};
 	char *directory = NULL;
-	uint8_t *log = NULL;
-	size_t length = 0;
 	bool json = argc == 1 && strcmp(argv[0], "--json") == 0;
 	bool ending = argc == 2 && strcmp(argv[0], "close") == 0;
 	int ret = HVRSCTL_FAILED;
@@ -292,20 +424,15 @@ int command_handles(int argc, char **argv)
 	if (directory == NULL) {
 		fprintf(stderr, "hvrsctl: testparm does not tell Samba's "
 			"directories\n");
-	} else if (log_read(mem_ctx, directory, &log, &length) == 0) {
-		if (log != NULL && handle_log_header_decode(
-			log, length, &generation) != 0) {
-			fprintf(stderr, "hvrsctl: %s/handles.log is no log "
-				"this version understands\n", directory);
-		} else if (log != NULL && handle_replay(
-			mem_ctx, log, length, &replay) != 0) {
-			fprintf(stderr, "hvrsctl: no memory\n");
-		} else {
-			ret = ending ? close_handle(mem_ctx, directory, replay,
-						    argv[1]) :
-				show(replay, json);
-		}
+		talloc_free(mem_ctx);
+		return ret;
 	}
+	listing_read(mem_ctx, &listing, directory);
+	if (!listing.failed || listing.count > 0) {
+		ret = ending ? close_handle(mem_ctx, directory, &listing,
+					    argv[1]) : show(&listing, json);
+	}
+	talloc_free(listing.rows);
 	talloc_free(mem_ctx);
 	return ret;
 }
