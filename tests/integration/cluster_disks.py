@@ -179,6 +179,32 @@ class Contents(Case):
         self.assertEqual(120, struct.unpack_from(
             '<Q', disk.read_status(0, SECTOR)[1])[0])
 
+    def store(self, node, folder):
+        """smbd of a node anew, with another store."""
+        on(node, 'sh', '-c', 'mkdir -m 700 -p %s; sed -i "s#hvrs:handle store '
+           '= .*#hvrs:handle store = %s#" /etc/samba/smb.conf; smbcontrol '
+           'smbd shutdown; while smbcontrol smbd ping >/dev/null 2>&1; do '
+           'sleep 0.1; done; smbd --daemon' % (folder, folder))
+        for _ in range(100):
+            try:
+                return connect(node).connection.close()
+            except OSError:
+                time.sleep(0.1)
+        self.fail('smbd of node %d does not answer' % node)
+
+    def test_a_node_with_another_folder_is_refused(self):
+        self.make()
+        disk = self.disk(0)
+        self.store(2, '/var/other')
+        try:
+            with self.assertRaises(smb2.StatusError):
+                self.disk(2)
+            self.assertIn('is not known to be the same folder', log(2))
+        finally:
+            self.store(2, '/srv/shared/.hvrs')
+        self.good(self.disk(2).pr_out(IGNORE, 0, 0, 0xC))
+        self.assertEqual([0xC], disk.keys()[1])
+
     def test_what_is_of_a_single_machine_is_refused(self):
         self.make()
         disk = self.disk(0)
