@@ -288,7 +288,7 @@ void hvrs_handles_warden_start(void)
 		return;
 	}
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	process_set_title("smbd-hvrs", "hvrs warden");
+	series_process_title("warden");
 	while (getppid() == parent) {
 		TALLOC_CTX *frame = talloc_stackframe();
 
