@@ -14,7 +14,6 @@
 
 #include "lib/global_contexts.h"
 #include "lib/util/server_id.h"
-#include "lib/util/util_process.h"
 #include "locking/share_mode_lock.h"
 #include "locking/proto.h"
 
