@@ -155,7 +155,8 @@ def _fsrvp(bld, libs):
     bld.shlib(target='rpc/fsrvp',
               source=bld.path.ant_glob('rpc_server/fsrvp/*.c',
                                        excl='rpc_server/fsrvp/launcher.c') +
-              ['samba/state_snapsets.c', 'samba/debug.c'],
+              ['samba/state_snapsets.c', 'samba/state_folder.c',
+               'samba/debug.c'],
               includes='rpc_server/fsrvp samba lib',
               cflags=['-fPIC', '-fvisibility=hidden'] + SAMBA_WARNINGS,
               linkflags=['-Wl,-z,now', '-Wl,-z,relro', '-Wl,--as-needed'],
@@ -185,7 +186,8 @@ def _tunnels(bld, libs):
             continue
         bld.shlib(target='rpc_server/' + name,
                   source=sources + bld.path.ant_glob(
-                      'samba/state_%s.c samba/debug.c samba/step.c' % name),
+                      'samba/state_%s.c samba/state_folder.c samba/debug.c '
+                      'samba/step.c' % name),
                   includes='rpc_server/%s samba lib' % name,
                   cflags=['-fPIC', '-fvisibility=hidden'] + SAMBA_WARNINGS,
                   linkflags=['-Wl,-z,now', '-Wl,-z,relro',

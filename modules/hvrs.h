@@ -103,7 +103,7 @@ struct hvrs_job {
 	bool fd_is_lent;	/* by smbd, until a thread begins */
 	bool other_is_lent;
 	int state;		/* of its thread, see hvrs_job.c */
-	const struct snapset_freeze *freeze;	/* its changes wait for */
+	struct snapset_freeze *freeze;	/* its changes wait for */
 	bool sync;		/* make it durable before the answer */
 	bool modifies;		/* changes the content of the file */
 	bool marks_late;	/* smbd notes that after the work */
@@ -238,10 +238,10 @@ bool hvrs_zero_frees(const struct hvrs_share *share,
 struct snapset_freeze *hvrs_freeze_open(const char *directory);
 
 /* Whether writes wait now; false for NULL. */
-bool hvrs_freeze_is_on(const struct snapset_freeze *freeze);
+bool hvrs_freeze_is_on(struct snapset_freeze *freeze);
 
 /* Waits in place until they do not; for threads, and what cannot wait. */
-void hvrs_freeze_wait(const struct snapset_freeze *freeze);
+void hvrs_freeze_wait(struct snapset_freeze *freeze);
 
 ssize_t hvrs_pwrite(struct vfs_handle_struct *handle, struct files_struct *fsp,
 		    const void *data, size_t length, off_t offset);

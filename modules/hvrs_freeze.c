@@ -4,7 +4,7 @@
  */
 #include "hvrs.h"
 
-#include "snapset/freeze.h"
+#include "state_snapsets.h"
 
 /* How often a waiting write looks again. */
 #define LOOK_US 500
@@ -38,14 +38,12 @@ struct snapset_freeze *hvrs_freeze_open(const char *directory)
 	}
 	page->device = st.st_dev;
 	become_root();
-	ret = snapset_freeze_open(page, lp_lock_directory(), page->device,
-				  &page->freeze);
+	ret = state_snapsets_freeze(page, page->device, &page->freeze);
 	unbecome_root();
 	if (ret != 0) {
-		DBG_ERR("hvrs: the page of the write freeze cannot be mapped "
-			"in %s: %s. Snapshots of remote VSS do not wait for "
-			"writers of %s\n", lp_lock_directory(),
-			strerror(-ret), directory);
+		DBG_ERR("hvrs: the write freeze cannot be opened: %s. "
+			"Snapshots of remote VSS do not wait for writers of "
+			"%s\n", strerror(-ret), directory);
 		TALLOC_FREE(page);
 		return NULL;
 	}
@@ -54,19 +52,19 @@ struct snapset_freeze *hvrs_freeze_open(const char *directory)
 	return page->freeze;
 }
 
-bool hvrs_freeze_is_on(const struct snapset_freeze *freeze)
+bool hvrs_freeze_is_on(struct snapset_freeze *freeze)
 {
 	return freeze != NULL && snapset_freeze_left(freeze) != 0;
 }
 
-void hvrs_freeze_wait(const struct snapset_freeze *freeze)
+void hvrs_freeze_wait(struct snapset_freeze *freeze)
 {
 	while (hvrs_freeze_is_on(freeze)) {
 		usleep(LOOK_US);
 	}
 }
 
-static const struct snapset_freeze *freeze_of(struct vfs_handle_struct *handle)
+static struct snapset_freeze *freeze_of(struct vfs_handle_struct *handle)
 {
 	const struct hvrs_share *share = hvrs_share(handle);
 

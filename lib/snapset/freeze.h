@@ -12,6 +12,11 @@
  * on was done before it too.
  *
  * A freeze ends by itself: who froze and died keeps nobody waiting.
+ *
+ * The nodes of a cluster have a small file instead, on the file system that
+ * they share, and a writer reads it: the same holds where a read sees each write
+ * that has returned elsewhere.  Clocks are not compared: whoever freezes holds
+ * a lock of the file, and each process counts the time since it saw the freeze.
  */
 #ifndef HVRS_SNAPSET_FREEZE_H
 #define HVRS_SNAPSET_FREEZE_H
@@ -33,8 +38,15 @@ struct snapset_freeze;
 int snapset_freeze_open(TALLOC_CTX *mem_ctx, const char *folder,
 			uint64_t device, struct snapset_freeze **_freeze);
 
+/*
+ * The same for all nodes of a cluster: path is the file, which is made where it
+ * is missing.
+ */
+int snapset_freeze_open_apart(TALLOC_CTX *mem_ctx, const char *path,
+			      struct snapset_freeze **_freeze);
+
 /* Nanoseconds for which a write shall wait; 0 when it may begin. */
-uint64_t snapset_freeze_left(const struct snapset_freeze *freeze);
+uint64_t snapset_freeze_left(struct snapset_freeze *freeze);
 
 /*
  * Makes writes wait for at most so many nanoseconds.  -EBUSY while another

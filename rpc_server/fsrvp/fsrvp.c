@@ -8,8 +8,13 @@
 /* The worker stays while its longest timer may run. */
 #define IDLE_S 2100
 
-/* After which what could not be taken away is tried again. */
+/*
+ * After which what could not be taken away is tried again; and on a cluster,
+ * what other nodes have left is looked for.
+ */
 #define UNDO_MS 60000
+/* After which a state that another node had is tried again. */
+#define BUSY_MS 1000
 
 int hvrs_fsrvp_main(int argc, const char *argv[]);
 
@@ -26,6 +31,8 @@ uint64_t fsrvp_now(void)
 static void start_timer(struct fsrvp *server,
 			const struct snapset_state *state);
 
+static void start_timer_in(struct fsrvp *server, uint64_t ms);
+
 static void timer_fires(struct tevent_context *ev, struct tevent_timer *te,
 			struct timeval when, void *private_data)
 {
@@ -38,9 +45,13 @@ static void timer_fires(struct tevent_context *ev, struct tevent_timer *te,
 	(void)te;
 	(void)when;
 	server->timer = NULL;
-	if (state_snapsets_load(frame, server->db, &state) != 0) {
+	if (!fsrvp_enter(server)) {
+		start_timer_in(server, BUSY_MS);
 		TALLOC_FREE(frame);
 		return;
+	}
+	if (state_snapsets_load(frame, server->db, &state) != 0) {
+		goto done;
 	}
 	/* What is being made ends first; its end comes here again. */
 	if (server->job == NULL) {
@@ -51,18 +62,32 @@ static void timer_fires(struct tevent_context *ev, struct tevent_timer *te,
 		DBG_NOTICE("hvrs: fsrvp: the client of a shadow copy set has "
 			   "been silent too long: the set is dropped\n");
 		if (fsrvp_store(server, state) != 0) {
-			TALLOC_FREE(frame);
-			return;
+			goto done;
 		}
 	}
 	fsrvp_undo(server, state);
 	start_timer(server, state);
+done:
+	state_snapsets_end(server->db);
 	TALLOC_FREE(frame);
+}
+
+static void start_timer_in(struct fsrvp *server, uint64_t ms)
+{
+	/* A tevent timer counts 31 bits of milliseconds. */
+	server->timer = tevent_add_timer(
+		server->ev, server,
+		timeval_current_ofs_msec(MIN(ms, 3600 * 1000) + 1),
+		timer_fires, server);
+	if (server->timer == NULL) {
+		DBG_ERR("hvrs: fsrvp: no memory for a timer\n");
+	}
 }
 
 static void start_timer(struct fsrvp *server,
 			const struct snapset_state *state)
 {
+	bool again = server->undo_failed || lp_clustering();
 	uint64_t now = fsrvp_now();
 	uint64_t left = 0;
 
@@ -72,20 +97,13 @@ static void start_timer(struct fsrvp *server,
 		if (server->job != NULL && left < 1000) {
 			left = 1000;
 		}
-	} else if (!server->undo_failed) {
+	} else if (!again) {
 		return;
 	}
-	if (server->undo_failed && (left == 0 || left > UNDO_MS)) {
+	if (again && (left == 0 || left > UNDO_MS)) {
 		left = UNDO_MS;
 	}
-	/* A tevent timer counts 31 bits of milliseconds. */
-	left = MIN(left, 3600 * 1000);
-	server->timer = tevent_add_timer(
-		server->ev, server, timeval_current_ofs_msec(left + 1),
-		timer_fires, server);
-	if (server->timer == NULL) {
-		DBG_ERR("hvrs: fsrvp: no memory for a timer\n");
-	}
+	start_timer_in(server, left);
 }
 
 int fsrvp_store(struct fsrvp *server, const struct snapset_state *state)
@@ -100,10 +118,11 @@ int fsrvp_store(struct fsrvp *server, const struct snapset_state *state)
 
 /* ---- the start ---------------------------------------------------------------- */
 
+/* A cluster stays when one of its nodes starts again. */
 static void read_boot(char *out, size_t size)
 {
-	int fd = open("/proc/sys/kernel/random/boot_id",
-		      O_RDONLY | O_CLOEXEC);
+	int fd = lp_clustering() ? -1 : open(
+		"/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
 	ssize_t length = fd == -1 ? -1 : read(fd, out, size - 1);
 
 	out[length > 0 ? length : 0] = '\0';
@@ -131,6 +150,20 @@ static void go_on(struct fsrvp *server)
 		}
 	}
 	TALLOC_FREE(frame);
+}
+
+/* Another node may have ended in the middle of what it did. */
+bool fsrvp_enter(struct fsrvp *server)
+{
+	bool first = false;
+
+	if (state_snapsets_begin(server->db, &first) != 0) {
+		return false;
+	}
+	if (first) {
+		go_on(server);
+	}
+	return true;
 }
 
 static void read_rules(struct fsrvp *server)
@@ -182,7 +215,12 @@ static NTSTATUS servers(struct dcesrv_context *context,
 	if (server->db == NULL) {
 		return NT_STATUS_CANNOT_LOAD_REGISTRY_FILE;
 	}
-	go_on(server);
+	if (lp_clustering()) {
+		/* Its timer comes by when another node has it. */
+		start_timer_in(server, 0);
+	} else {
+		go_on(server);
+	}
 	list[0] = fsrvp_endpoint_server(server);
 	*_servers = list;
 	*_count = 1;

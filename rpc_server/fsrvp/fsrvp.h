@@ -39,6 +39,12 @@ struct fsrvp_call {
 /* Milliseconds of the wall clock. */
 uint64_t fsrvp_now(void);
 
+/*
+ * Begins to work on the state, until state_snapsets_end(): on a cluster one
+ * node at a time does.  False while another one has it for long.
+ */
+bool fsrvp_enter(struct fsrvp *server);
+
 /* Stores a changed state and starts its timer again.  0 or an errno. */
 int fsrvp_store(struct fsrvp *server, const struct snapset_state *state);
 

@@ -157,6 +157,7 @@ static void job_ended(struct tevent_context *ev, struct tevent_fd *fde,
 		}
 		fsrvp_undo(server, state);
 	}
+	state_snapsets_end(server->db);
 	answer(job, result);
 	talloc_free(job);
 	TALLOC_FREE(frame);
@@ -292,6 +293,8 @@ static uint32_t fill_item(struct fsrvp_call *call, struct fsrvp_job *job,
 	item->config = share.config;
 	item->config.script = talloc_strdup(job, share.config.script);
 	item->config.freeze = talloc_strdup(job, share.config.freeze);
+	item->config.freeze_file = talloc_strdup(job,
+						 share.config.freeze_file);
 	item->job.config = &item->config;
 	item->job.root = talloc_strdup(job, share.store.root);
 	item->job.writable = (set->context & SNAPSET_AUTO_RECOVERY) != 0;
@@ -341,6 +344,7 @@ uint32_t fsrvp_job_begin(struct fsrvp_call *call, struct snapset_set *set,
 	struct fsrvp_job *job = NULL;
 	struct snapset_copy *copy = NULL;
 	uint32_t result = SNAPSET_OK;
+	bool first = false;
 
 	if (server->job != NULL) {
 		return SNAPSET_IN_PROGRESS;
@@ -377,6 +381,8 @@ uint32_t fsrvp_job_begin(struct fsrvp_call *call, struct snapset_set *set,
 		talloc_free(job);
 		return result;
 	}
+	/* The call has it already, and the job beyond its end. */
+	(void)state_snapsets_begin(server->db, &first);
 	server->job = job;
 	server->job_is_prepare = !commit;
 	return fsrvp_job_wait(call, timeout_ms);

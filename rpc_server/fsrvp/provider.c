@@ -227,10 +227,13 @@ int provider_frozen(struct provider_job *job, int root,
 	if (fstat(root, &st) != 0 || syncfs(root) != 0) {
 		return -errno;
 	}
-	ret = snapset_freeze_open(NULL, job->config->freeze, st.st_dev,
-				  &freeze);
+	ret = job->config->freeze_file != NULL
+		? snapset_freeze_open_apart(NULL, job->config->freeze_file,
+					    &freeze)
+		: snapset_freeze_open(NULL, job->config->freeze, st.st_dev,
+				      &freeze);
 	if (ret != 0) {
-		job->why = "the page of the write freeze cannot be mapped";
+		job->why = "the write freeze cannot be opened";
 		return ret;
 	}
 	ret = snapset_freeze_begin(freeze, (uint64_t)job->config->freeze_ms *

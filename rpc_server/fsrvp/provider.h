@@ -18,6 +18,7 @@ struct provider_config {
 	const char *provider;	/* auto, btrfs, clone or script */
 	const char *script;	/* absolute path, or NULL */
 	const char *freeze;	/* the folder of the freeze's pages */
+	const char *freeze_file;	/* on a cluster; else NULL */
 	uint32_t freeze_ms;	/* no freeze is longer */
 };
 

@@ -106,16 +106,13 @@ static bool make_room(TALLOC_CTX *r, uint16_t opnum)
  * One method: access, state, the method itself; what it changed is stored
  * before it is answered, and where it cannot be stored nothing changed.
  */
-static uint32_t run(struct fsrvp_call *call, const struct fsrvp_method *method,
-		    void *r)
+static uint32_t run_alone(struct fsrvp_call *call,
+			  const struct fsrvp_method *method, void *r)
 {
 	struct fsrvp *server = call->server;
-	uint32_t result = fsrvp_access(call, method->name);
+	uint32_t result = SNAPSET_OK;
 	int ret = 0;
 
-	if (result != SNAPSET_OK) {
-		return result;
-	}
 	ret = state_snapsets_load(call->mem_ctx, server->db, &call->state);
 	if (ret != 0) {
 		return ret == -ENOMEM ? SNAPSET_NO_MEMORY : SNAPSET_FAIL;
@@ -134,6 +131,23 @@ static uint32_t run(struct fsrvp_call *call, const struct fsrvp_method *method,
 		DBG_NOTICE("hvrs: fsrvp: %s by %s: 0x%08x\n", method->name,
 			   call->client, result);
 	}
+	return result;
+}
+
+static uint32_t run(struct fsrvp_call *call, const struct fsrvp_method *method,
+		    void *r)
+{
+	uint32_t result = fsrvp_access(call, method->name);
+
+	if (result != SNAPSET_OK) {
+		return result;
+	}
+	if (!fsrvp_enter(call->server)) {
+		/* Another node takes a snapshot. */
+		return SNAPSET_IN_PROGRESS;
+	}
+	result = run_alone(call, method, r);
+	state_snapsets_end(call->server->db);
 	return result;
 }
 

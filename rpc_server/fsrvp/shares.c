@@ -8,6 +8,20 @@ static const char *parm(int snum, const char *name, const char *standard)
 	return lp_parm_const_string(snum, "hvrs", name, standard);
 }
 
+/* Writers on all nodes look at the same file. */
+static const char *freeze_file(void)
+{
+	static char path[PATH_MAX];
+
+	if (!lp_clustering()) {
+		return NULL;
+	}
+	snprintf(path, sizeof(path), "%s/" STATE_SNAPSETS_FREEZE,
+		 parm(GLOBAL_SECTION_SNUM, option_row_get(
+			OPTION_HANDLE_STORE)->name, ""));
+	return path;
+}
+
 void fsrvp_share_config(const char *name, struct provider_config *_config)
 {
 	int snum = lp_servicenumber(name);
@@ -26,6 +40,7 @@ void fsrvp_share_config(const char *name, struct provider_config *_config)
 	_config->provider = parm(snum, "snapshot provider", "auto");
 	_config->script = parm(snum, "snapshot script", NULL);
 	_config->freeze = lp_lock_directory();
+	_config->freeze_file = freeze_file();
 	_config->freeze_ms = (uint32_t)limit;
 }
 
@@ -84,6 +99,7 @@ uint32_t fsrvp_share_find(struct fsrvp_call *call, const char *unc,
 uint32_t fsrvp_share_probe(TALLOC_CTX *mem_ctx, struct fsrvp_share *share)
 {
 	enum option_switch wanted = OPTION_AUTO;
+	enum option_switch coherent = OPTION_NO;
 	const char *why = NULL;
 	int snum = lp_servicenumber(share->name);
 	const char *text = parm(snum, "remote vss", "auto");
@@ -96,6 +112,12 @@ uint32_t fsrvp_share_probe(TALLOC_CTX *mem_ctx, struct fsrvp_share *share)
 	}
 	if (wanted == OPTION_NO) {
 		why = "\"hvrs:remote vss = no\" forbids them";
+	} else if (lp_clustering() &&
+		   (option_switch_parse(parm(snum, option_row_get(
+				OPTION_COHERENT)->name, "no"), &coherent) != 0 ||
+		    coherent != OPTION_YES)) {
+		why = "on a cluster it needs \"hvrs:coherent file system = "
+		      "yes\"";
 	} else if (!lp_registry_shares()) {
 		why = "[global] has no \"registry shares = yes\", which "
 		      "exposed snapshots need";

@@ -138,7 +138,9 @@ class PipeClient(Methods):
     """One pipe of one connection."""
 
     def __init__(self, server, user='hvrsadmin', timeout=200):
-        self.connection = smb2.Connection(server.port, timeout=timeout)
+        self.connection = smb2.Connection(
+            server.port, getattr(server, 'address', '127.0.0.1'),
+            timeout=timeout)
         session = smb2.Session(self.connection, user, user)
         self.pipe = smb2.Tree(session, 'IPC$').create(
             'FssagentRpc', disposition=smb2.OPEN)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <talloc.h>
 
 #include "snapset/freeze.h"
@@ -455,6 +456,38 @@ static void test_a_freeze_holds_and_ends_by_itself(void **state)
 	talloc_free(two);
 }
 
+static void test_a_freeze_of_nodes(void **state)
+{
+	char path[] = "/tmp/hvrs-freeze-XXXXXX";
+	struct snapset_freeze *one = NULL;
+	struct snapset_freeze *two = NULL;
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_int_not_equal(fd, -1);
+	close(fd);
+	assert_int_equal(snapset_freeze_open_apart(NULL, path, &one), 0);
+	assert_int_equal(snapset_freeze_open_apart(NULL, path, &two), 0);
+	assert_int_equal(snapset_freeze_left(two), 0);
+	assert_int_equal(snapset_freeze_begin(one, 0), -EINVAL);
+	assert_int_equal(snapset_freeze_begin(one, 5000000000), 0);
+	assert_true(snapset_freeze_left(two) > 5000000000);
+	assert_int_equal(snapset_freeze_begin(two, 1000), -EBUSY);
+	assert_int_equal(snapset_freeze_end(one), 0);
+	assert_int_equal(snapset_freeze_left(two), 0);
+	assert_int_equal(snapset_freeze_begin(two, 1), 0);
+	assert_int_equal(snapset_freeze_end(two), -ETIMEDOUT);
+	/* Who goes in the middle keeps nobody. */
+	assert_int_equal(snapset_freeze_begin(one, 5000000000), 0);
+	assert_true(snapset_freeze_left(two) > 0);
+	talloc_free(one);
+	assert_int_equal(snapset_freeze_left(two), 0);
+	assert_int_equal(snapset_freeze_begin(two, 5000000000), 0);
+	assert_int_equal(snapset_freeze_end(two), 0);
+	talloc_free(two);
+	unlink(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -471,6 +504,7 @@ int main(void)
 		cmocka_unit_test(test_a_state_is_stored_and_read_again),
 		cmocka_unit_test(test_names_of_shares),
 		cmocka_unit_test(test_a_freeze_holds_and_ends_by_itself),
+		cmocka_unit_test(test_a_freeze_of_nodes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

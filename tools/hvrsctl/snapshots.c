@@ -10,6 +10,8 @@
 #include "hvrsctl.h"
 #include "snapset/snapset.h"
 
+#define DATABASE "hvrs_fsrvp.tdb"
+
 /* 100 ns from 1601 to 1970. */
 #define EPOCH UINT64_C(116444736000000000)
 
@@ -112,17 +114,52 @@ static void print_text(const struct snapset_state *state)
 	}
 }
 
+static const TDB_DATA state_key = {
+	.dptr = (unsigned char *)"snapsets", .dsize = sizeof("snapsets"),
+};
+
+static int take_state(struct tdb_context *tdb, TDB_DATA key, TDB_DATA value,
+		      void *private_data)
+{
+	TDB_DATA *out = private_data;
+
+	(void)tdb;
+	if (key.dsize == state_key.dsize && out->dptr == NULL &&
+	    memcmp(key.dptr, state_key.dptr, key.dsize) == 0) {
+		out->dptr = malloc(value.dsize + 1);
+		if (out->dptr != NULL) {
+			memcpy(out->dptr, value.dptr, value.dsize);
+			out->dsize = value.dsize;
+		}
+	}
+	return 0;
+}
+
+/* What is stored, from malloc(3); none where nothing is. */
+static int fetch_state(TDB_DATA *_value)
+{
+	struct tdb_context *tdb = NULL;
+	bool missing = false;
+
+	if (hvrsctl_is_cluster()) {
+		return hvrsctl_cluster_each(DATABASE, true, take_state,
+					    _value);
+	}
+	tdb = hvrsctl_database(HVRSCTL_STATE, DATABASE, O_RDONLY, &missing);
+	if (tdb != NULL) {
+		*_value = tdb_fetch(tdb, state_key);
+		tdb_close(tdb);
+	}
+	return tdb != NULL || missing ? HVRSCTL_OK : HVRSCTL_FAILED;
+}
+
 int command_snapshots(int argc, char **argv)
 {
 	TALLOC_CTX *mem_ctx = NULL;
 	struct snapset_state *state = NULL;
-	struct tdb_context *tdb = NULL;
-	TDB_DATA key = { .dptr = (unsigned char *)"snapsets",
-			 .dsize = sizeof("snapsets") };
 	TDB_DATA value = {};
 	const char *why = "there is no memory";
 	bool json = argc == 1 && strcmp(argv[0], "--json") == 0;
-	bool missing = false;
 	int ret = 0;
 
 	if (argc > 0 && !json) {
@@ -131,12 +168,7 @@ int command_snapshots(int argc, char **argv)
 		return HVRSCTL_USAGE;
 	}
 	mem_ctx = talloc_new(NULL);
-	tdb = hvrsctl_database(HVRSCTL_STATE, "hvrs_fsrvp.tdb", O_RDONLY,
-			       &missing);
-	if (tdb != NULL) {
-		value = tdb_fetch(tdb, key);
-		tdb_close(tdb);
-	} else if (!missing) {
+	if (fetch_state(&value) != HVRSCTL_OK) {
 		talloc_free(mem_ctx);
 		return HVRSCTL_FAILED;
 	}
@@ -149,7 +181,7 @@ int command_snapshots(int argc, char **argv)
 		free(value.dptr);
 	}
 	if (ret != 0) {
-		fprintf(stderr, "hvrsctl: the state in hvrs_fsrvp.tdb is not "
+		fprintf(stderr, "hvrsctl: the state in " DATABASE " is not "
 			"understood: %s\n", why);
 		talloc_free(mem_ctx);
 		return HVRSCTL_FAILED;
