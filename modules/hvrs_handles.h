@@ -90,6 +90,14 @@ bool hvrs_cookie_id(DATA_BLOB cookie, uint64_t *_id);
  */
 bool hvrs_locks_read(TALLOC_CTX *mem_ctx, const struct file_id *file,
 		     uint64_t id, uint8_t **_locks, size_t *_length);
+
+/*
+ * Whether smbd's database has all locks of a handle as this process's own, and
+ * none that an old copy of the record has brought back: CTDB may lose the newest
+ * one with a node.  True where that is not known.
+ */
+bool hvrs_locks_are_there(const struct files_struct *fsp,
+			  const struct handle_record *r);
 void hvrs_locks_remove(const struct file_id *file, uint64_t id);
 bool hvrs_locks_restore(struct files_struct *fsp,
 			const struct handle_record *r);

@@ -40,6 +40,8 @@ struct locks_read {
 	uint64_t id;
 	uint8_t *out;
 	size_t length;
+	const struct server_id *owner;	/* NULL: whoever */
+	size_t others;			/* of that id, but not the owner's */
 };
 
 static void read_parser(TDB_DATA key, TDB_DATA value, void *private_data)
@@ -58,6 +60,11 @@ static void read_parser(TDB_DATA key, TDB_DATA value, void *private_data)
 		memcpy(&lock, value.dptr + i * sizeof(lock), sizeof(lock));
 		if (lock.context.smblctx != read->id ||
 		    lock.lock_flav != WINDOWS_LOCK) {
+			continue;
+		}
+		if (read->owner != NULL &&
+		    !server_id_equal(&lock.context.pid, read->owner)) {
+			read->others++;
 			continue;
 		}
 		ours.start = lock.start;
@@ -83,6 +90,28 @@ bool hvrs_locks_read(TALLOC_CTX *mem_ctx, const struct file_id *file,
 	*_length = read.length;
 	return NT_STATUS_IS_OK(status) ||
 		NT_STATUS_EQUAL(status, NT_STATUS_NOT_FOUND);
+}
+
+bool hvrs_locks_are_there(const struct files_struct *fsp,
+			  const struct handle_record *r)
+{
+	struct server_id me = messaging_server_id(fsp->conn->sconn->msg_ctx);
+	struct locks_read read = {
+		.mem_ctx = talloc_tos(), .id = r->id, .owner = &me,
+	};
+	struct db_context *db = locks_db();
+	NTSTATUS status = NT_STATUS_INTERNAL_ERROR;
+
+	if (db != NULL) {
+		status = dbwrap_parse_record(db, locks_key(&fsp->file_id),
+					     read_parser, &read);
+	}
+	TALLOC_FREE(read.out);
+	if (!NT_STATUS_IS_OK(status) &&
+	    !NT_STATUS_EQUAL(status, NT_STATUS_NOT_FOUND)) {
+		return true;
+	}
+	return read.length >= r->locks.length && read.others == 0;
 }
 
 void hvrs_locks_remove(const struct file_id *file, uint64_t id)

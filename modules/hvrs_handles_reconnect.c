@@ -481,22 +481,6 @@ static bool has_entry(struct files_struct *fsp, struct hvrs_open *open)
 	return find.found;
 }
 
-static bool has_locks(struct files_struct *fsp, struct hvrs_open *open)
-{
-	const struct handle_record *r = &open->h.record;
-	uint8_t *locks = NULL;
-	size_t length = 0;
-	bool has = true;
-
-	if (r->locks.length > 0 &&
-	    hvrs_locks_read(talloc_tos(), &fsp->file_id, r->id, &locks,
-			    &length)) {
-		has = length >= r->locks.length;
-	}
-	TALLOC_FREE(locks);
-	return has;
-}
-
 void hvrs_open_heal(struct files_struct *fsp, struct hvrs_open *open)
 {
 	struct rebuild rebuild = {
@@ -507,7 +491,8 @@ void hvrs_open_heal(struct files_struct *fsp, struct hvrs_open *open)
 	int oplock = fsp->oplock_type;
 	NTSTATUS status = NT_STATUS_OK;
 
-	if (has_entry(fsp, open) && has_locks(fsp, open)) {
+	if (has_entry(fsp, open) &&
+	    hvrs_locks_are_there(fsp, &open->h.record)) {
 		return;
 	}
 	DBG_NOTICE("hvrs: %s: its entries in the cluster's databases were lost "

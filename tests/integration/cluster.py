@@ -2,7 +2,6 @@
 works through each of them, and what does not is off and says so."""
 
 import contextlib
-import glob
 import json
 import os
 import struct
@@ -234,23 +233,3 @@ class Cluster(unittest.TestCase):
                 self.assertIn(name, lines[0])
             self.assertNotIn('trim', lines[0])
             self.assertNotIn('qos', lines[0])
-            # Nothing of it has begun: no database on any node.  Tokens
-            # there may be, of a share whose file system is coherent.
-            for place in ('run/samba', 'var/lib/ctdb', 'var/lib/samba',
-                          'var/run/samba', 'var/cache/samba'):
-                for name in ('fsrvp',):
-                    found = glob.glob('/lab/nodes/%d/upper/%s/**/hvrs_%s*' %
-                                      (node, place, name), recursive=True)
-                    self.assertEqual([], found)
-
-    def test_remote_vss_does_not_start(self):
-        done = subprocess.run(
-            ['rpcclient', '-s', '/dev/null', '-U', 'hvrsadmin%hvrsadmin',
-             ADDRESS[1], '-c', 'fss_is_path_sup vm'], stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=60)
-        self.assertNotEqual(0, done.returncode, done.stdout)
-        for _ in range(50):
-            if 'fsrvp: clustering = yes' in log(1):
-                return
-            time.sleep(0.1)
-        self.fail(done.stdout + log(1))

@@ -139,7 +139,7 @@ class Handles(Case):
         for node in range(3):
             for share in ('coherent', 'vm', 'vmraw'):
                 self.assertEqual(FILE_NOT_AVAILABLE,
-                                 self.stranger(node, share))
+                                 self.stranger(node, share), (node, share))
         again = come_back(client, file, 1)
         self.check_back(again)
         self.assertEqual(OK, again.close())
@@ -158,7 +158,7 @@ class Handles(Case):
             for node in (1, 2):
                 for share in ('coherent', 'vm', 'vmraw'):
                     self.assertEqual(FILE_NOT_AVAILABLE,
-                                     self.stranger(node, share))
+                                     self.stranger(node, share), (node, share))
             self.assertEqual(LOCK_NOT_GRANTED, other.lock(105, 1))
             with self.assertRaises(StatusError) as caught:
                 other.write(100, b'x')
