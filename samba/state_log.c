@@ -249,12 +249,32 @@ static int sync_directory(void)
 	return ret;
 }
 
+/* Of the log that lies there, which other nodes may have read; 0: of none. */
+static uint64_t generation_there(void)
+{
+	uint8_t header[HANDLE_LOG_HEADER] = {};
+	uint64_t generation = 0;
+	int fd = open(log_state.path, O_RDONLY | O_CLOEXEC);
+
+	if (fd != -1 && (pread(fd, header, sizeof(header), 0) !=
+			 sizeof(header) ||
+			 handle_log_header_decode(header, sizeof(header),
+						  &generation) != 0)) {
+		generation = 0;
+	}
+	if (fd != -1) {
+		close(fd);
+	}
+	return generation;
+}
+
 int state_log_rewrite(const uint8_t *frames, size_t length)
 {
 	struct shared *shared = log_state.shared;
 	struct log *old = current_log();
 	struct log *log = &shared->logs[(LOAD(&shared->current) & 1) ^ 1];
 	uint8_t header[HANDLE_LOG_HEADER] = {};
+	uint64_t there = generation_there();
 	uint64_t generation = 0;
 	uint64_t reserved = 0;
 	char *path = NULL;
@@ -264,13 +284,16 @@ int state_log_rewrite(const uint8_t *frames, size_t length)
 	if (asprintf(&path, "%s.new", log_state.path) == -1) {
 		return -ENOMEM;
 	}
-	/* Never one that any process has seen before. */
+	/* Never one that any process of any node has seen before. */
 	generation = (uint64_t)time(NULL) << 20;
 	if (generation <= old->generation) {
 		generation = old->generation + 1;
 	}
 	if (generation <= log->generation) {
 		generation = log->generation + 1;
+	}
+	if (generation <= there) {
+		generation = there + 1;
 	}
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd == -1) {

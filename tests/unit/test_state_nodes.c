@@ -80,6 +80,15 @@ static void other_main(int in, int out)
 				_exit(1);
 			}
 			break;
+		case 'm':	/* the machine starts again */
+			memset(log_state.shared, 0, sizeof(struct shared));
+			__attribute__((fallthrough));
+		case 's':	/* smbd does */
+			state_log_disable();
+			if (state_log_rewrite((const uint8_t *)"", 0) != 0) {
+				_exit(1);
+			}
+			break;
 		case 'a':
 			other_append(7, 100);
 			break;
@@ -243,6 +252,29 @@ static void test_a_log_written_anew_is_read_whole(void **state)
 	assert_int_equal(8, seen.last);
 }
 
+/* However soon: the time of day has not gone on. */
+static void test_a_log_after_a_start_is_another(void **state)
+{
+	const char starts[] = "smssmm";
+	size_t i = 0;
+
+	(void)state;
+	ask('n');
+	ask('a');
+	read_on();
+	for (i = 0; starts[i] != '\0'; i++) {
+		ask(starts[i]);
+		assert_true(state_nodes_news());
+		read_on();
+		assert_int_equal(1, seen.whole);
+		assert_int_equal(0, seen.frames);
+		ask('a');
+		read_on();
+		assert_int_equal(0, seen.whole);
+		assert_int_equal(1, seen.frames);
+	}
+}
+
 static void test_half_a_frame_is_not_read(void **state)
 {
 	(void)state;
@@ -379,6 +411,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		ROW(test_appended_frames_are_read_once),
 		ROW(test_a_log_written_anew_is_read_whole),
+		ROW(test_a_log_after_a_start_is_another),
 		ROW(test_half_a_frame_is_not_read),
 		ROW(test_what_a_process_left_behind_the_end_is_adopted),
 		ROW(test_a_lock_tells_of_a_process_until_it_ends),
