@@ -280,9 +280,11 @@ static bool refresh_locks(struct files_struct *fsp, struct hvrs_open *open)
 	size_t length = 0;
 	bool changed = false;
 
-	/* Else they do not change, but may be lost with another node. */
-	if (lp_clustering() && !open->locking) {
-		return false;
+	/* It has followed them, and the database may have lost them. */
+	if (lp_clustering() && open->stored) {
+		changed = open->relocked;
+		open->relocked = false;
+		return changed;
 	}
 	if (!hvrs_locks_read(talloc_tos(), &fsp->file_id, r->id, &locks,
 			     &length)) {

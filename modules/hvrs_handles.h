@@ -20,7 +20,7 @@ struct hvrs_open {
 	bool stored;		/* it is in the log */
 	bool stale;		/* the log does not know yet what changed */
 	bool granted;		/* the client was told */
-	bool locking;		/* on a cluster: its locks may change */
+	bool relocked;		/* on a cluster: the log does not know its locks */
 };
 
 /* The handle of an open file, or NULL. */
@@ -92,9 +92,9 @@ bool hvrs_locks_read(TALLOC_CTX *mem_ctx, const struct file_id *file,
 		     uint64_t id, uint8_t **_locks, size_t *_length);
 
 /*
- * Whether smbd's database has all locks of a handle as this process's own, and
- * none that an old copy of the record has brought back: CTDB may lose the newest
- * one with a node.  True where that is not known.
+ * Whether smbd's database has the locks of a handle, as this process's own, and
+ * no others: CTDB may lose the newest copy of them with a node.  True where that
+ * is not known.
  */
 bool hvrs_locks_are_there(const struct files_struct *fsp,
 			  const struct handle_record *r);

@@ -132,11 +132,8 @@ void hvrs_handles_locking(struct files_struct *fsp)
 		return;
 	}
 	open = hvrs_open_of(fsp);
-	if (open != NULL) {
-		if (open->stored && !open->stale) {
-			hvrs_open_heal(fsp, open);
-		}
-		open->locking = true;
+	if (open != NULL && open->stored && !open->stale) {
+		hvrs_open_heal(fsp, open);
 	}
 }
 

@@ -85,6 +85,7 @@ enum global_state {
 	GLOBAL_GOOD,		/* smbd can use it */
 	GLOBAL_DEAD,		/* its process died */
 	GLOBAL_FOREIGN,		/* it is another open's */
+	GLOBAL_UNKNOWN,		/* the database does not tell */
 };
 
 struct global_look {
@@ -133,14 +134,17 @@ static enum global_state global_look(const struct handle_record *r)
 	struct global_look look = { .r = r, .state = GLOBAL_NONE };
 	struct db_context *db = global_db();
 	uint8_t key[4] = {};
+	NTSTATUS status = NT_STATUS_OK;
 
 	RSIVAL(key, 0, (uint32_t)r->id);
 	if (db == NULL) {
-		return GLOBAL_FOREIGN;
+		return GLOBAL_UNKNOWN;
 	}
-	dbwrap_parse_record(db, make_tdb_data(key, sizeof(key)),
-			    global_parser, &look);
-	return look.state;
+	status = dbwrap_parse_record(db, make_tdb_data(key, sizeof(key)),
+				     global_parser, &look);
+	return NT_STATUS_IS_OK(status) ||
+		NT_STATUS_EQUAL(status, NT_STATUS_NOT_FOUND) ? look.state :
+		GLOBAL_UNKNOWN;
 }
 
 static bool global_restore(struct smbXsrv_connection *xconn,
@@ -232,8 +236,11 @@ static NTSTATUS recreate_check(struct smbd_smb2_request *req,
 	}
 	fence = hvrs_fence(h, 0);
 	if (fence != FENCE_GONE) {
-		/* The client may come again. */
-		return fence == FENCE_ENDING ||
+		/*
+		 * The client may come again.  A process of another node may
+		 * not know yet that it has lost the client, or its node.
+		 */
+		return fence == FENCE_ENDING || !procid_is_local(&h->owner) ||
 			hvrs_is_leaving_here(req->xconn->client,
 					     h->record.id) ?
 			NT_STATUS_FILE_NOT_AVAILABLE :
@@ -246,9 +253,13 @@ static NTSTATUS recreate_check(struct smbd_smb2_request *req,
 			(unsigned long long)h->record.id);
 		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
 	}
-	if (global != GLOBAL_GOOD && !global_restore(req->xconn, &h->record)) {
-		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	if (global == GLOBAL_UNKNOWN ||
+	    (global != GLOBAL_GOOD &&
+	     !global_restore(req->xconn, &h->record))) {
+		return NT_STATUS_FILE_NOT_AVAILABLE;
 	}
+	/* What smbd cannot do now it may do soon. */
+	hooks_come_again(true);
 	return NT_STATUS_OK;
 }
 
@@ -433,11 +444,14 @@ static void rebuild_locked(struct share_mode_lock *lck, bool *keep_locked,
 	bool ok = false;
 
 	*keep_locked = false;
-	rebuild->status = NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	rebuild->status = NT_STATUS_INTERNAL_DB_ERROR;
 	fsp->oplock_type = (int)r->oplock;
 	/* What an orderly end or a crash left, or nothing. */
 	share_mode_forall_entries(lck, find_entry_fn, &find);
-	if (find.found) {
+	if (find.found && server_id_equal(&find.pid, &rebuild->me) &&
+	    find.share_file_id == fh_get_gen_id(fsp->fh)) {
+		ok = true;	/* it is healed, for its lease or locks */
+	} else if (find.found) {
 		ok = series_entry_reset(lck, find.pid, find.share_file_id,
 					fsp, rebuild->mid);
 	} else {
@@ -583,9 +597,8 @@ static NTSTATUS rebuild_file(struct vfs_handle_struct *handle,
 	op->compat = fsp;
 	fsp->op = op;
 	status = series_entry_lock(fsp, rebuild_locked, rebuild);
-	if (NT_STATUS_IS_OK(status)) {
-		status = rebuild->status;
-	}
+	status = NT_STATUS_IS_OK(status) ? rebuild->status :
+		NT_STATUS_INTERNAL_DB_ERROR;
 	if (NT_STATUS_IS_OK(status)) {
 		status = set_file_oplock(fsp);
 	}
@@ -691,6 +704,61 @@ static NTSTATUS rebuild_start(struct vfs_handle_struct *handle,
 	return NT_STATUS_OK;
 }
 
+static NTSTATUS give_back(struct vfs_handle_struct *handle,
+			  struct smb_request *smb1req,
+			  struct smbXsrv_open *op, struct state_handle **_h,
+			  struct files_struct **_fsp)
+{
+	struct rebuild rebuild = {
+		.smb1req = smb1req, .h = *_h, .r = &(*_h)->record,
+		.me = messaging_server_id(handle->conn->sconn->msg_ctx),
+		.mid = smb1req->mid,
+	};
+	uint64_t id = rebuild.r->id;
+	struct files_struct *dirfsp = NULL;
+	struct smb_filename *rel = NULL;
+	NTSTATUS status = rebuild_start(handle, &rebuild, op->local_id,
+					&dirfsp, &rel);
+
+	if (!NT_STATUS_IS_OK(status)) {
+		return status;
+	}
+	if (!state_handles_claim(id, &rebuild.me)) {
+		file_free(smb1req, rebuild.fsp);
+		/* Another process is about to give it back, or has. */
+		return handle_expired(rebuild.r, state_handles_now()) ?
+			NT_STATUS_OBJECT_NAME_NOT_FOUND :
+			NT_STATUS_FILE_NOT_AVAILABLE;
+	}
+	step("claimed");
+	status = NT_STATUS_FILE_NOT_AVAILABLE;
+	if (rebuild_again(&rebuild, _h)) {
+		status = rebuild_file(handle, &rebuild, op, dirfsp, rel);
+	}
+	step("rebuilt");
+	if (!NT_STATUS_IS_OK(status)) {
+		DBG_WARNING("hvrs: %s cannot be given back: %s\n",
+			    fsp_str_dbg(rebuild.fsp), nt_errstr(status));
+		rebuild_undo(&rebuild, op);
+		return status;
+	}
+	smb1req->chain_fsp = rebuild.fsp;
+	smb1req->smb2req->compat_chain_fsp = rebuild.fsp;
+	rebuild.fsp->fsp_flags.is_fsa = true;
+	*_fsp = rebuild.fsp;
+	return NT_STATUS_OK;
+}
+
+/* What has nothing to do with the file or its client, and may pass. */
+static bool may_pass(NTSTATUS status)
+{
+	return NT_STATUS_EQUAL(status, NT_STATUS_FILE_NOT_AVAILABLE) ||
+		NT_STATUS_EQUAL(status, NT_STATUS_INTERNAL_DB_ERROR) ||
+		NT_STATUS_EQUAL(status, NT_STATUS_NO_MEMORY) ||
+		NT_STATUS_EQUAL(status, NT_STATUS_INSUFFICIENT_RESOURCES) ||
+		NT_STATUS_EQUAL(status, NT_STATUS_TOO_MANY_OPENED_FILES);
+}
+
 NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
 				struct smb_request *smb1req,
 				struct smbXsrv_open *op,
@@ -699,12 +767,9 @@ NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
 				struct files_struct **_fsp,
 				DATA_BLOB *new_cookie)
 {
-	struct rebuild rebuild = { .smb1req = smb1req };
-	struct files_struct *dirfsp = NULL;
-	struct smb_filename *rel = NULL;
 	struct state_handle *h = NULL;
 	uint64_t id = 0;
-	NTSTATUS status = NT_STATUS_OK;
+	NTSTATUS status = NT_STATUS_OBJECT_NAME_NOT_FOUND;
 
 	if (!hvrs_cookie_id(old_cookie, &id)) {
 		return SMB_VFS_NEXT_DURABLE_RECONNECT(
@@ -712,41 +777,13 @@ NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
 			new_cookie);
 	}
 	h = state_handles_fetch(talloc_tos(), id);
-	if (h == NULL || id != op->global->open_persistent_id) {
-		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
+	if (h != NULL && id == op->global->open_persistent_id) {
+		status = give_back(handle, smb1req, op, &h, _fsp);
 	}
-	rebuild.h = h;
-	rebuild.r = &h->record;
-	rebuild.me = messaging_server_id(handle->conn->sconn->msg_ctx);
-	rebuild.mid = smb1req->mid;
-	status = rebuild_start(handle, &rebuild, op->local_id, &dirfsp, &rel);
-	if (!NT_STATUS_IS_OK(status)) {
-		TALLOC_FREE(h);
-		return status;
+	hooks_come_again(may_pass(status));
+	if (NT_STATUS_IS_OK(status)) {
+		*new_cookie = hvrs_open_cookie(mem_ctx, id);
 	}
-	if (!state_handles_claim(id, &rebuild.me)) {
-		file_free(smb1req, rebuild.fsp);
-		TALLOC_FREE(h);
-		return NT_STATUS_OBJECT_NAME_NOT_FOUND;
-	}
-	step("claimed");
-	status = NT_STATUS_OBJECT_NAME_NOT_FOUND;
-	if (rebuild_again(&rebuild, &h)) {
-		status = rebuild_file(handle, &rebuild, op, dirfsp, rel);
-	}
-	step("rebuilt");
-	if (!NT_STATUS_IS_OK(status)) {
-		DBG_WARNING("hvrs: %s cannot be given back: %s\n",
-			    fsp_str_dbg(rebuild.fsp), nt_errstr(status));
-		rebuild_undo(&rebuild, op);
-		TALLOC_FREE(h);
-		return status;
-	}
-	smb1req->chain_fsp = rebuild.fsp;
-	smb1req->smb2req->compat_chain_fsp = rebuild.fsp;
-	rebuild.fsp->fsp_flags.is_fsa = true;
-	*_fsp = rebuild.fsp;
-	*new_cookie = hvrs_open_cookie(mem_ctx, id);
 	TALLOC_FREE(h);
-	return NT_STATUS_OK;
+	return status;
 }

@@ -509,11 +509,8 @@ bool hvrs_handles_reply(struct smbd_smb2_request *req, NTSTATUS status,
 		return false;
 	}
 	if (opcode == SMB2_OP_LOCK && !NT_STATUS_IS_OK(status)) {
-		bool taken = reply_refused_lock(req, status, body, dyn,
-						location, fsp, open);
-
-		open->locking = false;
-		return taken;
+		return reply_refused_lock(req, status, body, dyn, location,
+					  fsp, open);
 	}
 	if (!NT_STATUS_IS_OK(status)) {
 		return false;
@@ -524,12 +521,10 @@ bool hvrs_handles_reply(struct smbd_smb2_request *req, NTSTATUS status,
 	}
 	/* A new one here was made by FSCTL_LMR_REQUEST_RESILIENCY. */
 	if (!hvrs_open_refresh(fsp, open) && open->stored && !open->stale) {
-		open->locking = false;
 		return false;
 	}
 	ret = store_changed(open, &point);
 	if (opcode == SMB2_OP_LOCK) {
-		open->locking = false;
 		wake_lockers(fsp);
 	}
 	if (ret != 0) {

@@ -235,7 +235,7 @@ static NTSTATUS hvrs_brl_lock_windows(struct vfs_handle_struct *handle,
 	if (hvrs_tunnel_owns(brl_fsp(br_lck))) {
 		return NT_STATUS_LOCK_NOT_GRANTED;
 	}
-	return SMB_VFS_NEXT_BRL_LOCK_WINDOWS(handle, br_lck, plock);
+	return hvrs_handles_lock(handle, br_lck, plock);
 }
 
 /* ---- core hooks ------------------------------------------------------------ */
@@ -324,6 +324,7 @@ static bool core_hooks_wanted(void)
 	.openat_fn = hvrs_openat,				\
 	.close_fn = hvrs_close,					\
 	.brl_lock_windows_fn = hvrs_brl_lock_windows,		\
+	.brl_unlock_windows_fn = hvrs_handles_unlock,		\
 	.fget_dos_attributes_fn = hvrs_fget_dos_attributes,	\
 	.fset_dos_attributes_fn = hvrs_fset_dos_attributes,	\
 	.get_dos_attributes_send_fn = hvrs_get_dos_attributes_send,	\

@@ -19,6 +19,7 @@
 static const struct hooks_handles *client;
 static struct smbd_smb2_request *current_create;
 static bool create_again;	/* current_create is to be taken up later */
+static bool come_again;		/* by its client */
 
 static NTSTATUS (*core_create_file)(
 	connection_struct *, struct smb_request *, struct files_struct *,
@@ -405,9 +406,11 @@ static NTSTATUS hooked_process_create(struct smbd_smb2_request *req)
 	}
 	current_create = req;
 	create_again = false;
+	come_again = false;
 	status = core_process_create(req);
 	current_create = NULL;
 	create_again = false;
+	come_again = false;
 	return status;
 }
 
@@ -449,6 +452,10 @@ static NTSTATUS hooked_done(struct smbd_smb2_request *req, NTSTATUS status,
 			return NT_STATUS_OK;
 		}
 	}
+	if (come_again && req == current_create &&
+	    !NT_STATUS_IS_OK(status)) {
+		status = NT_STATUS_FILE_NOT_AVAILABLE;
+	}
 #if !SERIES_IS(SERIES_4_22)
 	announce_availability(req, status, body);
 #endif
@@ -457,6 +464,11 @@ static NTSTATUS hooked_done(struct smbd_smb2_request *req, NTSTATUS status,
 		return NT_STATUS_OK;
 	}
 	return core_done(req, status, body, dyn, location);
+}
+
+void hooks_come_again(bool may)
+{
+	come_again = may;
 }
 
 NTSTATUS hooks_reply(struct smbd_smb2_request *req, NTSTATUS status,

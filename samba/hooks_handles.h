@@ -128,6 +128,13 @@ extern const size_t hooks_handles_count;
 
 void hooks_handles_set(const struct hooks_handles *handles);
 
+/*
+ * Whether a failure of the reconnect that the core is at may pass: the core
+ * tells every one as OBJECT_NAME_NOT_FOUND, with which a client gives its handle
+ * up; then it is FILE_NOT_AVAILABLE, and the client comes again.
+ */
+void hooks_come_again(bool may);
+
 /* Sends a reply that was taken. */
 NTSTATUS hooks_reply(struct smbd_smb2_request *req, NTSTATUS status,
 		     DATA_BLOB body, DATA_BLOB *dyn, const char *location);

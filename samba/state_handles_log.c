@@ -165,10 +165,10 @@ void state_handles_log_cure(const char *directory)
 	ret = state_handles_log_rewrite();
 	unbecome_root();
 	if (ret == 0) {
-		DBG_ERR("hvrs: %s/handles.log is written anew: clients get "
+		DBG_ERR("hvrs: the log of handles in %s is written anew: clients get "
 			"persistent and resilient handles again\n", directory);
 	} else {
-		DBG_NOTICE("hvrs: %s/handles.log still cannot be written: "
+		DBG_NOTICE("hvrs: the log of handles in %s still cannot be written: "
 			   "%s\n", directory, strerror(-ret));
 	}
 }

@@ -30,6 +30,7 @@
 #define LOG_LONG ((uint64_t)16 << 20)
 #define LOG_RESERVE ((uint64_t)1 << 20)
 #define LEADER_PATIENCE_MS 200
+#define REWRITE_PATIENCE_MS 5000
 #define GATHER_PROCESSES 64
 #define GATHER_RECENT_MS 30
 #define GATHER_PART 3		/* of those that are at it */
@@ -422,7 +423,8 @@ static int broken(const struct log *seen, int error)
 
 /*
  * A descriptor of a log that is this process' own; the log as it was when the
- * descriptor was right.
+ * descriptor was right.  -EAGAIN where somebody is about to put a new one there,
+ * or has died doing so.
  */
 static int log_descriptor(struct log *_log)
 {
@@ -436,6 +438,7 @@ static int log_descriptor(struct log *_log)
 	uint64_t found = 0;
 	int fd = -1;
 
+	*_log = seen;
 	if (log != current_log() || LOAD(&log->generation) != seen.generation) {
 		return -EAGAIN;
 	}
@@ -456,7 +459,8 @@ static int log_descriptor(struct log *_log)
 				 found != seen.generation)) {
 			close(fd);
 			fd = -1;
-			errno = log != current_log() ? EAGAIN : EIO;
+			errno = log != current_log() ||
+				found > seen.generation ? EAGAIN : EIO;
 		}
 		log_state.fd = fd;
 		log_state.generation = seen.generation;
@@ -464,7 +468,6 @@ static int log_descriptor(struct log *_log)
 	}
 	fd = log_state.fd == -1 ? -errno : log_state.fd;
 	pthread_mutex_unlock(&log_state.mutex);
-	*_log = seen;
 	return fd < 0 ? broken(&seen, fd) : fd;
 }
 
@@ -506,7 +509,8 @@ int state_log_append(struct handle_frame *frame,
 	}
 	fd = log_descriptor(&log);
 	if (fd < 0) {
-		return fd;
+		/* Who else would write it anew?  This one has the index. */
+		return fd == -EAGAIN ? broken(&log, -EIO) : fd;
 	}
 	ret = reserve(fd, &log, log.end + size);
 	if (ret != 0) {
@@ -640,14 +644,22 @@ static void gather(void)
 	STORE(&shared->arrived, 0);
 }
 
-/* One try to have all on disk that is in the log now. */
-static int commit_once(void)
+/*
+ * One try to have all on disk that is in the log now.  While it is written anew
+ * it is about to be, unless that takes too long.
+ */
+static int commit_once(int *waited_ms)
 {
+	struct timespec wait = { .tv_nsec = 1000000 };
 	struct log log = {};
 	int fd = log_descriptor(&log);
 
-	if (fd == -EAGAIN) {
+	if (fd == -EAGAIN && (*waited_ms)++ < REWRITE_PATIENCE_MS) {
+		nanosleep(&wait, NULL);
 		return 0;
+	}
+	if (fd == -EAGAIN) {
+		return broken(&log, -EIO);
 	}
 	return fd < 0 ? fd : flush(fd, &log);
 }
@@ -657,6 +669,7 @@ int state_log_commit(struct state_log_point point)
 	struct shared *shared = log_state.shared;
 	uint32_t me = (uint32_t)syscall(SYS_gettid);
 	int patience = 0;
+	int waited_ms = 0;
 	int ret = 0;
 
 	if (!state_log_is_durable(point)) {
@@ -677,7 +690,7 @@ int state_log_commit(struct state_log_point point)
 		if (lead) {
 			gather();
 		}
-		ret = commit_once();
+		ret = commit_once(&waited_ms);
 		/* Where it did not lead: the leader is stopped, dead or slow. */
 		none = lead ? me : LOAD(&shared->leader);
 		__atomic_compare_exchange_n(&shared->leader, &none, 0, false,

@@ -181,6 +181,25 @@ class Handles(Case):
         for node in range(3):
             self.assertEqual(OK, self.stranger(node))
 
+    def test_its_connection_is_there_yet(self):
+        """The client is on another node before the first one knows that it
+        has lost it: that lets go, and the client is never told that its
+        handle is gone."""
+        for node in (1, 2, 0):
+            client, file = self.owned((node + 2) % 3)
+            early = self.client(node, guid=client.guid)
+            end = time.monotonic() + 10
+            status = FILE_NOT_AVAILABLE
+            while status == FILE_NOT_AVAILABLE and time.monotonic() < end:
+                status = early.reconnect_status(file)
+            self.assertEqual(OK, status)
+            with self.assertRaises(OSError):
+                client.tree.connection.socket.settimeout(10)
+                file.read(0, 10)
+            again = come_back(early, file, node)
+            self.check_back(again)
+            self.assertEqual(OK, again.close())
+
     def test_an_orderly_restart(self):
         client, file = self.owned(0)
         restart(0)

@@ -39,7 +39,8 @@ class Roamer(Client):
             return super().reconnect(file, **how)
         except StatusError as error:
             if error.status != FILE_NOT_AVAILABLE:
-                raise
+                raise AssertionError('%s on node %d' % (
+                    error, self.node)) from error
             raise OSError('not yet') from error
 
     def reconnect_status(self, file, **how):
@@ -59,7 +60,8 @@ class Roaming:
                 self.work()
             self.end()
         except BaseException:
-            self.error = traceback.format_exc()
+            self.error = 'on node %d: %s' % (self.client.node,
+                                             traceback.format_exc())
             self.test.over.set()
             self.test.ready.release()
 

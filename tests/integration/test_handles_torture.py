@@ -252,7 +252,9 @@ class Opener(Worker):
                         str(error), len(sent), waited, self.test.last)
                 self.test.delays.append(self.test.last)
                 time.sleep(0.05)
-        assert granted(file) == (60000, 2), granted(file)
+        assert granted(file) == (60000, 2), (
+            name, granted(file), file.contexts, len(sent),
+            self.client.tree.capabilities, self.test.last)
         file.create_guid, file.name = guid, name
         file.key = key if lease else None
         self.file, self.closing = file, False

@@ -65,6 +65,64 @@ static void other_tear(void)
 	close(fd);
 }
 
+/* A new log is where the old one was, and nobody knows yet. */
+static void other_renames(void)
+{
+	uint8_t header[HANDLE_LOG_HEADER] = {};
+	char path[128] = "";
+	int fd = -1;
+
+	snprintf(path, sizeof(path), "%s.new", log_state.path);
+	handle_log_header_encode(current_log()->generation + 1, header);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	if (write(fd, header, sizeof(header)) != sizeof(header) ||
+	    rename(path, log_state.path) != 0) {
+		_exit(1);
+	}
+	close(fd);
+	/* As a process that was forked since. */
+	close(log_state.fd);
+	log_state.fd = -1;
+}
+
+static void *other_tells(void *unused)
+{
+	usleep(100000);
+	if (state_log_rewrite((const uint8_t *)"", 0) != 0) {
+		_exit(1);
+	}
+	return unused;
+}
+
+/* What is to be on disk, while the log is written anew. */
+static char other_commits(void)
+{
+	struct state_log_point point = {};
+	pthread_t thread = {};
+	int ret = 0;
+
+	other_append(7, 100);
+	point.end = current_log()->end;
+	other_renames();
+	if (pthread_create(&thread, NULL, other_tells, NULL) != 0) {
+		_exit(1);
+	}
+	ret = state_log_commit(point);
+	pthread_join(thread, NULL);
+	return ret == 0 && !state_log_is_sick() ? 'y' : 'n';
+}
+
+/* Who wrote it anew is dead: it is to be done again. */
+static char other_appends(void)
+{
+	struct handle_frame frame = { .kind = HANDLE_FRAME_DROP, .id = 7 };
+	struct state_log_point point = {};
+
+	other_renames();
+	return state_log_append(&frame, &point) == -EIO &&
+		state_log_is_sick() ? 'y' : 'n';
+}
+
 static void other_main(int in, int out)
 {
 	char what = 0;
@@ -97,6 +155,12 @@ static void other_main(int in, int out)
 			break;
 		case 't':
 			other_tear();
+			break;
+		case 'c':
+			what = other_commits();
+			break;
+		case 'd':
+			what = other_appends();
 			break;
 		case 'l':
 			what = state_nodes_lock() ? 'y' : 'n';
@@ -275,6 +339,21 @@ static void test_a_log_after_a_start_is_another(void **state)
 	}
 }
 
+static void test_a_flush_waits_for_a_log_that_is_written_anew(void **state)
+{
+	(void)state;
+	ask('n');
+	assert_int_equal('y', ask('c'));
+	/* It is whole behind that. */
+	ask('a');
+	assert_int_equal('y', ask('d'));
+	ask('n');
+	read_on();
+	ask('a');
+	read_on();
+	assert_int_equal(1, seen.frames);
+}
+
 static void test_half_a_frame_is_not_read(void **state)
 {
 	(void)state;
@@ -412,6 +491,7 @@ int main(void)
 		ROW(test_appended_frames_are_read_once),
 		ROW(test_a_log_written_anew_is_read_whole),
 		ROW(test_a_log_after_a_start_is_another),
+		ROW(test_a_flush_waits_for_a_log_that_is_written_anew),
 		ROW(test_half_a_frame_is_not_read),
 		ROW(test_what_a_process_left_behind_the_end_is_adopted),
 		ROW(test_a_lock_tells_of_a_process_until_it_ends),
