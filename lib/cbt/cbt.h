@@ -89,12 +89,18 @@ void cbt_header_encode(const struct cbt_header *h, uint8_t *bytes);
 /*
  * Bits are changed eight at a time: several processes that share a file give
  * a lock, held only around one read and one write of it.  It must become free
- * when its holder dies.
+ * when its holder dies.  It may end with -ETIMEDOUT: then nothing was changed,
+ * and the same may be tried again.
  */
 struct cbt_lock {
 	int (*lock)(void *private_data);
 	void (*unlock)(void *private_data);
 	void *private_data;
+	/*
+	 * The others have caches of their own, that go with them: a bit is made
+	 * stable before the write, as an arm else, so nothing is armed.
+	 */
+	bool apart;
 };
 
 /* Writes an empty map, tracking off, into an empty store (-EEXIST). */
@@ -127,14 +133,15 @@ int cbt_reload(struct cbt *cbt);
 const struct cbt_header *cbt_header_get(const struct cbt *cbt);
 
 /*
- * Whether cbt_note() would have to sync (an armed group is missing), so that
- * a caller that must not wait can call it elsewhere.
+ * Whether cbt_note() would have to sync (an armed group is missing; apart, a
+ * bit), so that a caller that must not wait can call it elsewhere.
  */
 bool cbt_note_waits(const struct cbt *cbt, uint64_t offset, uint64_t length);
 
 /*
  * The same in steps, so that the sync can be the caller's: arms these bytes'
- * groups in the file; after the caller has flushed the store, done().
+ * groups in the file (apart: sets the bits); after the caller has flushed the
+ * store, done().
  */
 int cbt_arm_write(struct cbt *cbt, uint64_t offset, uint64_t length);
 void cbt_arm_done(struct cbt *cbt, uint64_t offset, uint64_t length);

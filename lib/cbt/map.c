@@ -187,6 +187,30 @@ static bool in_range(uint64_t offset, uint64_t length)
 	return offset <= CBT_SIZE_MAX && length <= CBT_SIZE_MAX - offset;
 }
 
+static bool all_known(const struct cbt *cbt, uint64_t first, uint64_t last)
+{
+	uint64_t n = 0;
+
+	if (last / 8 >= cbt->known_size) {
+		return false;
+	}
+	for (n = first; n <= last; n++) {
+		if (!bit_get(cbt->known, n)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static void known_set(struct cbt *cbt, uint64_t first, uint64_t last)
+{
+	uint64_t n = 0;
+
+	for (n = first; n <= last && n / 8 < cbt->known_size; n++) {
+		bit_set(cbt->known, n);
+	}
+}
+
 bool cbt_note_waits(const struct cbt *cbt, uint64_t offset, uint64_t length)
 {
 	uint64_t g = 0;
@@ -194,6 +218,10 @@ bool cbt_note_waits(const struct cbt *cbt, uint64_t offset, uint64_t length)
 	if (cbt->header.state != CBT_ON || length == 0 ||
 	    !in_range(offset, length)) {
 		return false;
+	}
+	if (cbt->lock.apart) {
+		return !all_known(cbt, offset / CBT_REGION,
+				  (offset + length - 1) / CBT_REGION);
 	}
 	for (g = offset / CBT_GROUP; g <= (offset + length - 1) / CBT_GROUP;
 	     g++) {
@@ -214,56 +242,6 @@ static void arm_range(const struct cbt *cbt, uint64_t offset, uint64_t length,
 	*_to = to > CBT_SIZE_MAX ? CBT_SIZE_MAX : to;
 }
 
-/* Bytes of their own, so processes need no lock for them. */
-int cbt_arm_write(struct cbt *cbt, uint64_t offset, uint64_t length)
-{
-	uint64_t from = 0;
-	uint64_t to = 0;
-	uint64_t count = 0;
-	uint8_t *ones = NULL;
-	int ret = 0;
-
-	if (!in_range(offset, length) || cbt->doubt) {
-		return -EINVAL;
-	}
-	arm_range(cbt, offset, length, &from, &to);
-	count = (to - from) / CBT_GROUP;
-	ones = talloc_size(cbt, count);
-	if (ones == NULL) {
-		return -ENOMEM;
-	}
-	memset(ones, 1, count);
-	ret = store_write(cbt->store, ones, count,
-			  cbt_arms_at(cbt->header.slot) + from / CBT_GROUP);
-	talloc_free(ones);
-	return ret;
-}
-
-void cbt_arm_done(struct cbt *cbt, uint64_t offset, uint64_t length)
-{
-	uint64_t from = 0;
-	uint64_t to = 0;
-	uint64_t g = 0;
-
-	arm_range(cbt, offset, length, &from, &to);
-	for (g = from / CBT_GROUP; g < to / CBT_GROUP; g++) {
-		bit_set(cbt->armed, g);
-	}
-}
-
-static int arm(struct cbt *cbt, uint64_t offset, uint64_t length)
-{
-	int ret = cbt_arm_write(cbt, offset, length);
-
-	if (ret == 0) {
-		ret = store_flush(cbt->store);
-	}
-	if (ret == 0) {
-		cbt_arm_done(cbt, offset, length);
-	}
-	return ret;
-}
-
 /* ORs bits into a slot, under the lock that others take too. */
 static int bits_or(struct cbt *cbt, uint32_t slot, uint64_t at,
 		   const uint8_t *bits, size_t length)
@@ -278,7 +256,8 @@ static int bits_or(struct cbt *cbt, uint32_t slot, uint64_t at,
 	}
 	ret = cbt_bits_read(cbt, slot, at, length, now);
 	for (k = 0; k < length && ret == 0; k++) {
-		differs |= (bits[k] & ~now[k]) != 0;
+		/* Apart: who has set it may go before it is stable. */
+		differs |= (bits[k] & (cbt->lock.apart ? 0xFF : ~now[k])) != 0;
 		now[k] |= bits[k];
 	}
 	if (ret == 0 && differs) {
@@ -311,26 +290,69 @@ static int range_set(struct cbt *cbt, uint32_t slot, uint64_t first,
 	return ret;
 }
 
-static bool all_known(const struct cbt *cbt, uint64_t first, uint64_t last)
+/* Arms are bytes of their own, so processes need no lock for them. */
+int cbt_arm_write(struct cbt *cbt, uint64_t offset, uint64_t length)
 {
-	uint64_t n = 0;
+	uint64_t from = 0;
+	uint64_t to = 0;
+	uint64_t count = 0;
+	uint8_t *ones = NULL;
+	int ret = 0;
 
-	if (last / 8 >= cbt->known_size) {
-		return false;
+	if (!in_range(offset, length) || length == 0 || cbt->doubt) {
+		return -EINVAL;
 	}
-	for (n = first; n <= last; n++) {
-		if (!bit_get(cbt->known, n)) {
-			return false;
-		}
+	if (cbt->lock.apart) {
+		return range_set(cbt, cbt->header.slot, offset / CBT_REGION,
+				 (offset + length - 1) / CBT_REGION);
 	}
-	return true;
+	arm_range(cbt, offset, length, &from, &to);
+	count = (to - from) / CBT_GROUP;
+	ones = talloc_size(cbt, count);
+	if (ones == NULL) {
+		return -ENOMEM;
+	}
+	memset(ones, 1, count);
+	ret = store_write(cbt->store, ones, count,
+			  cbt_arms_at(cbt->header.slot) + from / CBT_GROUP);
+	talloc_free(ones);
+	return ret;
+}
+
+void cbt_arm_done(struct cbt *cbt, uint64_t offset, uint64_t length)
+{
+	uint64_t from = 0;
+	uint64_t to = 0;
+	uint64_t g = 0;
+
+	if (cbt->lock.apart) {
+		known_set(cbt, offset / CBT_REGION,
+			  (offset + length - 1) / CBT_REGION);
+		return;
+	}
+	arm_range(cbt, offset, length, &from, &to);
+	for (g = from / CBT_GROUP; g < to / CBT_GROUP; g++) {
+		bit_set(cbt->armed, g);
+	}
+}
+
+static int arm(struct cbt *cbt, uint64_t offset, uint64_t length)
+{
+	int ret = cbt_arm_write(cbt, offset, length);
+
+	if (ret == 0) {
+		ret = store_flush(cbt->store);
+	}
+	if (ret == 0) {
+		cbt_arm_done(cbt, offset, length);
+	}
+	return ret;
 }
 
 int cbt_note(struct cbt *cbt, uint64_t offset, uint64_t length)
 {
 	uint64_t first = offset / CBT_REGION;
 	uint64_t last = 0;
-	uint64_t n = 0;
 	int ret = cbt->doubt ? cbt_reload(cbt) : 0;
 
 	if (ret != 0 || cbt->header.state != CBT_ON || length == 0) {
@@ -346,12 +368,11 @@ int cbt_note(struct cbt *cbt, uint64_t offset, uint64_t length)
 	if (cbt_note_waits(cbt, offset, length)) {
 		ret = arm(cbt, offset, length);
 	}
-	if (ret == 0) {
+	if (ret == 0 && !cbt->lock.apart) {
 		ret = range_set(cbt, cbt->header.slot, first, last);
 	}
-	for (n = first; n <= last && ret == 0 && n / 8 < cbt->known_size;
-	     n++) {
-		bit_set(cbt->known, n);
+	if (ret == 0) {
+		known_set(cbt, first, last);
 	}
 	return ret;
 }

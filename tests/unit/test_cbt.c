@@ -481,6 +481,80 @@ static void test_a_cut_in_any_change_of_the_header_is_before_or_after(
 	}
 }
 
+static const struct cbt_lock apart = { .apart = true };
+
+static struct cbt *opened_apart(TALLOC_CTX *mem, struct store *store)
+{
+	struct cbt *cbt = NULL;
+
+	assert_int_equal(0, cbt_open(mem, store, &apart, false, &cbt, NULL));
+	return cbt;
+}
+
+static void test_apart_a_note_needs_nobody_to_recover(void **test)
+{
+	struct place *p = *test;
+	struct cbt_range r[8];
+	size_t noted[3];
+	size_t n = 0;
+	size_t cut = 0;
+	uint64_t seed = 0;
+	uint64_t k = 0;
+
+	mark(p->cbt, 1);
+	talloc_free(p->cbt);
+	p->cbt = opened_apart(p, p->store);
+	mem_store_record(p->ms);
+	for (k = 0; k < 3; k++) {
+		assert_int_equal(0, cbt_note(p->cbt, k * 2 * CBT_REGION, 1));
+		noted[k] = mem_store_events(p->ms);
+	}
+	for (cut = 0; cut <= noted[2]; cut++) {
+		for (seed = 1; seed <= 8; seed++) {
+			struct mem_store *left = mem_store_cut(p, p->ms, cut,
+							       seed);
+			struct cbt *cbt = opened_apart(left,
+						       mem_store_get(left));
+
+			mark(cbt, 2);
+			assert_int_equal(0, ask(cbt, 2, 1, 0, GIB, r, 8, &n));
+			for (k = 0; k < 3; k++) {
+				assert_true(noted[k] > cut ||
+					    told(r, n, k * 2 * CBT_REGION));
+			}
+			talloc_free(left);
+		}
+	}
+}
+
+static void test_apart_a_bit_that_another_set_is_written_too(void **test)
+{
+	struct place *p = *test;
+	struct cbt *other = opened_apart(p, p->store);
+	struct cbt_range r[8];
+	size_t before = 0;
+	size_t n = 0;
+
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_reload(other));
+	mem_store_record(p->ms);
+	/* Not flushed: it goes with its machine. */
+	assert_int_equal(0, cbt_arm_write(other, GIB, 512));
+	talloc_free(p->cbt);
+	p->cbt = opened_apart(p, p->store);
+	assert_true(cbt_note_waits(p->cbt, GIB, 512));
+	before = mem_store_events(p->ms);
+	assert_int_equal(0, cbt_note(p->cbt, GIB, 512));
+	assert_int_equal(before + 2, mem_store_events(p->ms));
+	assert_false(cbt_note_waits(p->cbt, GIB, 512));
+	assert_int_equal(0, cbt_note(p->cbt, GIB, 512));
+	assert_int_equal(before + 2, mem_store_events(p->ms));
+	mark(p->cbt, 2);
+	assert_int_equal(0, ask(p->cbt, 2, 1, 0, 64 * GIB, r, 8, &n));
+	assert_int_equal(1, n);
+	assert_int_equal(CBT_REGION, r[0].length);
+}
+
 static void test_a_failing_store_never_hides_a_change(void **test)
 {
 	struct place *p = *test;
@@ -581,6 +655,8 @@ int main(void)
 		T(test_a_resize_is_a_change),
 		S(test_no_power_cut_loses_a_change),
 		T(test_a_cut_in_any_change_of_the_header_is_before_or_after),
+		T(test_apart_a_note_needs_nobody_to_recover),
+		T(test_apart_a_bit_that_another_set_is_written_too),
 		T(test_a_failing_store_never_hides_a_change),
 		cmocka_unit_test_setup_teardown(
 			test_the_last_bytes_of_64_tib_are_tracked,
