@@ -178,13 +178,20 @@ int state_rsvd_lock(TALLOC_CTX *mem_ctx, struct state_rsvd *db,
 
 static int store_file(struct state_rsvd_lock *lock)
 {
+	struct rsvd_record *record = lock->record;
 	uint8_t *bytes = NULL;
 	size_t length = 0;
 	int ret = 0;
 
-	if (lock->record->open_count > 0) {
-		ret = rsvd_record_encode(lock, lock->record, &bytes, &length);
+	if (record->open_count == 0) {
+		/* The next one must not take old files for those in force. */
+		record = rsvd_record_create(lock);
+		if (record == NULL) {
+			return -ENOMEM;
+		}
+		record->epoch = lock->record->epoch;
 	}
+	ret = rsvd_record_encode(lock, record, &bytes, &length);
 	if (ret == 0) {
 		ret = rsvd_record_file_store(lock->file, bytes, length);
 	}

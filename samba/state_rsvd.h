@@ -62,7 +62,10 @@ int state_rsvd_lock(TALLOC_CTX *mem_ctx, struct state_rsvd *db,
 		    const struct state_rsvd_key *key, unsigned wait_ms,
 		    struct state_rsvd_lock **_lock);
 
-/* Stores the record, or deletes it where it has no open left. */
+/*
+ * Stores the record, or deletes it where it has no open left; on a cluster all
+ * of it but the epoch.
+ */
 int state_rsvd_store(struct state_rsvd_lock *lock);
 
 /*

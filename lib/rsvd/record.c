@@ -67,7 +67,8 @@ static void set_encode(struct cursor_put *p, const struct rsvd_record *r)
 	cursor_put_le32(p, r->making.stage);
 	cursor_put_le32(p, r->making.type);
 	cursor_put_le32(p, r->making.flags);
-	cursor_put_le32(p, 0);
+	/* Where there was nothing: 0 is of a block that is told by its end. */
+	cursor_put_le32(p, r->block.time_ms);
 	cursor_put_guid(p, &r->making.transaction);
 	cursor_put_guid(p, &r->making.snapshot);
 	cursor_put_le64(p, r->making.until_ms);
@@ -99,7 +100,7 @@ static void set_decode(struct cursor *c, struct rsvd_record *r)
 	r->making.stage = cursor_le32(c);
 	r->making.type = cursor_le32(c);
 	r->making.flags = cursor_le32(c);
-	cursor_skip(c, 4);
+	r->block.time_ms = cursor_le32(c);
 	cursor_guid(c, &r->making.transaction);
 	cursor_guid(c, &r->making.snapshot);
 	r->making.until_ms = cursor_le64(c);

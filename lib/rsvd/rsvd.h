@@ -210,7 +210,8 @@ struct rsvd_block {
 	bool active;
 	bool working;			/* its process changes files just now */
 	struct rsvd_worker worker;
-	uint64_t until_ms;		/* CLOCK_BOOTTIME */
+	uint64_t until_ms;		/* CLOCK_BOOTTIME, of its machine */
+	uint32_t time_ms;		/* how long that was when it began */
 };
 
 /* A snapshot on its way, MS-RSVD 3.2.5.5.7. */
@@ -241,7 +242,7 @@ struct rsvd_progress {
 	bool over;
 	uint64_t done;
 	uint64_t all;
-	uint64_t started_ms;	/* CLOCK_BOOTTIME */
+	uint64_t started_ms;	/* CLOCK_BOOTTIME, of its machine */
 	struct rsvd_worker worker;
 };
 

@@ -68,9 +68,28 @@ uint64_t rsvd_admit_now_ms(void)
 {
 	struct timespec now = {};
 
-	clock_gettime(rsvd_admit_is_apart() ? CLOCK_REALTIME : CLOCK_BOOTTIME,
-		      &now);
+	clock_gettime(CLOCK_BOOTTIME, &now);
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+bool rsvd_admit_is_late(struct rsvd_seen *seen,
+			const struct rsvd_worker *worker, uint64_t until_ms,
+			uint32_t time_ms)
+{
+	uint64_t now = rsvd_admit_now_ms();
+
+	if (!rsvd_admit_is_apart()) {
+		return now >= until_ms;
+	}
+	if (seen->until_ms != until_ms || seen->worker.pid != worker->pid ||
+	    seen->worker.vnn != worker->vnn ||
+	    seen->worker.unique != worker->unique) {
+		*seen = (struct rsvd_seen) {
+			.worker = *worker, .until_ms = until_ms,
+			.since_ms = now,
+		};
+	}
+	return now - seen->since_ms >= time_ms;
 }
 
 struct rsvd_worker rsvd_admit_self(const struct rsvd_open *open)
@@ -163,8 +182,7 @@ static int store_fenced(struct rsvd_open *open, struct state_rsvd_lock *lock,
  * Whoever dies or stops while he holds all others up must not do so for ever.
  * What he had done to the files is not known: everybody looks again.
  */
-bool rsvd_admit_recover(const struct rsvd_open *open,
-			struct rsvd_record *record)
+bool rsvd_admit_recover(struct rsvd_open *open, struct rsvd_record *record)
 {
 	struct rsvd_fence_process worker = {
 		.pid = record->block.worker.pid,
@@ -177,7 +195,9 @@ bool rsvd_admit_recover(const struct rsvd_open *open,
 	if (!record->block.active) {
 		return false;
 	}
-	late = rsvd_admit_now_ms() >= record->block.until_ms;
+	late = rsvd_admit_is_late(&open->block_seen, &record->block.worker,
+				  record->block.until_ms,
+				  record->block.time_ms);
 	alive = rsvd_admit_is_alive(open, record, &record->block.worker);
 	if (late && alive && record->block.working) {
 		/* It might wake up and finish on what others go on with. */

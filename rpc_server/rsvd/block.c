@@ -7,6 +7,8 @@
 
 #define POLL_FIRST_US 100
 #define POLL_MOST_US 2000
+/* When the record could not be had for the end of a block. */
+#define END_AGAIN_MS 200
 
 /* ---- waiting -------------------------------------------------------------------- */
 
@@ -134,7 +136,7 @@ static enum rsvd_change take(struct rsvd_record *record, void *private_data)
 	record->block = (struct rsvd_block) {
 		.active = true, .working = state->working,
 		.worker = rsvd_admit_self(state->open),
-		.until_ms = state->until_ms,
+		.until_ms = state->until_ms, .time_ms = state->time_ms,
 	};
 	state->taken = true;
 	return RSVD_CHANGE_FENCE;
@@ -245,6 +247,7 @@ struct tevent_req *rsvd_block_send(TALLOC_CTX *mem_ctx,
 		return NULL;
 	}
 	state->open = open;
+	state->time_ms = time_ms;
 	state->own = working;
 	state->working = working;
 	state->until_ms = rsvd_admit_now_ms() + time_ms;
@@ -288,12 +291,50 @@ static enum rsvd_change end(struct rsvd_record *record, void *private_data)
 	return RSVD_CHANGE_FENCE;
 }
 
+static void end_later(struct end *e);
+
+static void on_end_later(struct tevent_context *ev,
+			 struct tevent_timer *timer, struct timeval now,
+			 void *private_data)
+{
+	struct end *e = private_data;
+
+	(void)ev;
+	(void)timer;
+	(void)now;
+	if (!e->open->closed &&
+	    rsvd_admit_change(e->open, end, e, NULL) == -ETIMEDOUT) {
+		end_later(e);
+		return;
+	}
+	talloc_free(e);
+}
+
+/* Else this process would hold up all others for as long as it lives. */
+static void end_later(struct end *e)
+{
+	if (tevent_add_timer(e->open->ev, e,
+			     timeval_current_ofs_msec(END_AGAIN_MS),
+			     on_end_later, e) == NULL) {
+		smb_panic("hvrs: no memory for the end of a block");
+	}
+}
+
 NTSTATUS rsvd_block_end(struct rsvd_open *open, bool changed,
 			uint64_t new_size)
 {
 	struct end e = {
 		.open = open, .changed = changed, .new_size = new_size,
 	};
+	struct end *again = NULL;
+	int ret = rsvd_admit_change(open, end, &e, NULL);
 
-	return rsvd_status_of(rsvd_admit_change(open, end, &e, NULL));
+	if (ret == -ETIMEDOUT) {
+		again = talloc_memdup(open, &e, sizeof(e));
+		if (again == NULL) {
+			smb_panic("hvrs: no memory for the end of a block");
+		}
+		end_later(again);
+	}
+	return rsvd_status_of(ret);
 }

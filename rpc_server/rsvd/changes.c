@@ -14,19 +14,34 @@
 #include "util/crc32c.h"
 
 #define SUFFIX ".changes"
+/* How long the lock on bits is waited for in place. */
+#define BITS_STEPS 100
+#define BITS_STEP_US 200
 #define MOUNT_ID_UNIQUE 0x4000U		/* statx(2), Linux 6.8 */
 #define MOUNT_ID_AT 0x90
+/* What a stamp ends with. */
+#define STAMP_MOUNT 1
+#define STAMP_APART 2
 
-/* Around one read and write of bits; goes with its process. */
+/*
+ * Around one read and write of bits; goes with its process.  Who has it may
+ * stand still, on another node: then the caller tries again, from the loop.
+ */
 static int bits_lock(void *private_data)
 {
 	struct rsvd_changes *changes = private_data;
 	struct flock range = { .l_type = F_WRLCK, .l_len = 1 };
-	int ret = 0;
+	unsigned steps = 0;
+	int ret = fcntl(changes->lock_fd, F_OFD_SETLK, &range);
 
-	do {
-		ret = fcntl(changes->lock_fd, F_OFD_SETLKW, &range);
-	} while (ret != 0 && errno == EINTR);
+	while (ret != 0 && (errno == EAGAIN || errno == EACCES ||
+			    errno == EINTR)) {
+		if (steps++ == BITS_STEPS) {
+			return -ETIMEDOUT;
+		}
+		usleep(BITS_STEP_US);
+		ret = fcntl(changes->lock_fd, F_OFD_SETLK, &range);
+	}
 	return ret == 0 ? 0 : -errno;
 }
 
@@ -49,6 +64,8 @@ static int changes_destructor(struct rsvd_changes *changes)
 /*
  * What differs after a power cut: the boot and the mount.  Where the system
  * cannot tell them, nothing is ever the same, and more is told than changed.
+ * On a cluster bits are stable before the write: nothing need differ, but from
+ * what a single machine has left.
  */
 static int stamp_get(struct store *store, uint8_t stamp[CBT_STAMP_SIZE])
 {
@@ -59,10 +76,15 @@ static int stamp_get(struct store *store, uint8_t stamp[CBT_STAMP_SIZE])
 	struct guid other = {};
 	size_t i = 0;
 	size_t n = 0;
-	int fd = open(boot, O_RDONLY | O_CLOEXEC);
+	int fd = -1;
 	int ret = 0;
 
 	memset(stamp, 0, CBT_STAMP_SIZE);
+	if (rsvd_admit_is_apart()) {
+		stamp[CBT_STAMP_SIZE - 1] = STAMP_APART;
+		return 0;
+	}
+	fd = open(boot, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
 		ssize_t got = read(fd, text, 36);
 
@@ -79,7 +101,7 @@ static int stamp_get(struct store *store, uint8_t stamp[CBT_STAMP_SIZE])
 		    MOUNT_ID_UNIQUE, answer) == 0 &&
 	    (IVAL(answer, 0) & MOUNT_ID_UNIQUE) != 0) {
 		memcpy(stamp + 16, answer + MOUNT_ID_AT, 8);
-		stamp[CBT_STAMP_SIZE - 1] = 1;
+		stamp[CBT_STAMP_SIZE - 1] = STAMP_MOUNT;
 		return 0;
 	}
 	ret = guid_random(&other);
@@ -129,7 +151,10 @@ NTSTATUS rsvd_changes_look(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 			   struct rsvd_changes **_changes, bool *_bad)
 {
 	struct rsvd_changes *changes = NULL;
-	struct cbt_lock lock = { .lock = bits_lock, .unlock = bits_unlock };
+	struct cbt_lock lock = {
+		.lock = bits_lock, .unlock = bits_unlock,
+		.apart = rsvd_admit_is_apart(),
+	};
 	uint8_t stamp[CBT_STAMP_SIZE];
 	const char *why = NULL;
 	uint64_t size = 0;

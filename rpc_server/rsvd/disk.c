@@ -9,6 +9,8 @@
 /* How long a command waits for others that change or compare its bytes. */
 #define RANGE_PATIENCE_MS 10000
 #define RANGE_POLL_US 200
+/* For one who holds up the map of changes: another process that stands still. */
+#define NOTE_POLL_US 100000
 
 /* ---- a SCSI disk --------------------------------------------------------------------- */
 
@@ -52,10 +54,11 @@ static bool patience_ends(struct step *step)
 	return ends;
 }
 
-static void wait_for_range(struct step *step, tevent_timer_handler_t again)
+static void wait_for(struct step *step, uint32_t us,
+		     tevent_timer_handler_t again)
 {
 	if (tevent_add_timer(step->open->ev, step,
-			     timeval_current_ofs_usec(RANGE_POLL_US), again,
+			     timeval_current_ofs_usec(us), again,
 			     step) == NULL) {
 		smb_panic("hvrs: no memory for a request");
 	}
@@ -90,7 +93,7 @@ static void exclusive_try(struct step *step)
 		rsvd_admit_look_end();
 	}
 	if (error == -EAGAIN && !patience_ends(step)) {
-		wait_for_range(step, on_exclusive_later);
+		wait_for(step, RANGE_POLL_US, on_exclusive_later);
 		return;
 	}
 	if (error != 0 && step->ranged) {
@@ -279,6 +282,17 @@ static bool start_unmap(struct step *step)
 
 static void start(struct step *step);
 static void range_and_start(struct step *step);
+static void note_and_start(struct step *step);
+
+static void on_note_later(struct tevent_context *ev,
+			  struct tevent_timer *timer, struct timeval now,
+			  void *private_data)
+{
+	(void)ev;
+	(void)timer;
+	(void)now;
+	note_and_start(private_data);
+}
 
 static void on_noted(struct tevent_req *req)
 {
@@ -286,6 +300,11 @@ static void on_noted(struct tevent_req *req)
 	int error = rsvd_changes_note_recv(req);
 
 	TALLOC_FREE(req);
+	if (error == -ETIMEDOUT) {
+		/* A process that stands still has the map's lock. */
+		wait_for(step, NOTE_POLL_US, on_note_later);
+		return;
+	}
 	if (error != 0) {
 		step_end(step, error);
 		return;
@@ -375,7 +394,7 @@ static void range_and_start(struct step *step)
 		rsvd_admit_end_process(step->open->path, &owner,
 				       "compares what others write");
 	}
-	wait_for_range(step, on_range_later);
+	wait_for(step, RANGE_POLL_US, on_range_later);
 }
 
 /* What changes the disk is noted before it begins, or does not begin. */
@@ -390,6 +409,10 @@ static void note_and_start(struct step *step)
 	}
 	if (ret == 0) {
 		range_and_start(step);
+		return;
+	}
+	if (ret == -ETIMEDOUT) {
+		wait_for(step, NOTE_POLL_US, on_note_later);
 		return;
 	}
 	if (ret == -EAGAIN) {

@@ -8,6 +8,7 @@
  * a descriptor of this server's own.
  */
 #include "server.h"
+#include "step.h"
 
 #include "../libcli/smb/smb2_create_blob.h"
 #include "libcli/smb/smb2_constants.h"
@@ -122,7 +123,7 @@ static NTSTATUS context_get(const struct tunnel_create *c,
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	ret = rsvd_context_decode(blob->data.data, blob->data.length,
-				  rsvd_server_version(), _context);
+				  SERVER_VERSION, _context);
 	if (ret == -EMSGSIZE) {
 		return NT_STATUS_BUFFER_TOO_SMALL;
 	}
@@ -134,7 +135,7 @@ static NTSTATUS answer(const struct tunnel_create *c,
 {
 	const struct scsi_geometry *g = &open->scsi.geometry;
 	struct rsvd_properties properties = {
-		.server_version = rsvd_server_version(), .sector = g->block_size,
+		.server_version = SERVER_VERSION, .sector = g->block_size,
 		.physical_sector = g->physical_size,
 		.size = g->blocks * g->block_size,
 	};
@@ -282,6 +283,7 @@ static NTSTATUS open_and_join(struct rsvd_open *open)
 			return status;
 		}
 		rsvd_image_use(open, image);
+		step("rsvd-opened");
 		status = rsvd_admit_join(open);
 	}
 	if (NT_STATUS_IS_OK(status)) {
@@ -328,11 +330,6 @@ static NTSTATUS create_virtual(const struct tunnel_create *c,
 	se_map_generic(&wanted, &file_mapping);
 	/* Files of a set are its own: never a disk by themselves. */
 	if (is_part_name(c->smb_fname->base_name)) {
-		return NT_STATUS(RSVD_STATUS_WRONG_TYPE);
-	}
-	if (open->is_set && rsvd_server_version() < 2) {
-		DBG_ERR("hvrs: shared disk %s: clustering = yes: VHD Sets work "
-			"on a single machine only\n", open->path);
 		return NT_STATUS(RSVD_STATUS_WRONG_TYPE);
 	}
 	if (lp_min_receive_file_size() != 0) {

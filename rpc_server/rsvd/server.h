@@ -59,6 +59,13 @@ struct rsvd_image {
 	bool closing;
 };
 
+/* Since when an open has seen something of another's in the record. */
+struct rsvd_seen {
+	struct rsvd_worker worker;
+	uint64_t until_ms;
+	uint64_t since_ms;
+};
+
 /* One shared open. */
 struct rsvd_open {
 	struct rsvd_open *prev, *next;
@@ -90,6 +97,8 @@ struct rsvd_open {
 	bool known;			/* pr is that of this generation */
 	uint64_t generation;
 	struct scsi_pr pr;
+	struct rsvd_seen block_seen;
+	struct rsvd_seen making_seen;
 
 	struct rsvd_ring ring;
 	unsigned under_way;		/* requests to the disk */
@@ -264,15 +273,6 @@ bool rsvd_admit_start(const struct tunnel_host *host);
 bool rsvd_admit_is_apart(void);
 
 /*
- * Which version of the protocol is served.  What version 2 adds has not been
- * proved on a cluster.
- */
-static inline uint32_t rsvd_server_version(void)
-{
-	return rsvd_admit_is_apart() ? 1 : SERVER_VERSION;
-}
-
-/*
  * Around a look at what other opens say in the fence: on a cluster that is in
  * files of root's, which are opened when they are first looked at.
  */
@@ -324,12 +324,20 @@ void rsvd_admit_end_process(const char *path,
 			    const struct rsvd_fence_process *process,
 			    const char *what);
 
-/* Boot time, on a cluster that of the wall clock, in milliseconds. */
+/* Boot time of this machine, in milliseconds. */
 uint64_t rsvd_admit_now_ms(void);
 
+/*
+ * Whether the time of something in the record is over that a worker began:
+ * until_ms by his clock, which on a cluster may be another machine's.  There
+ * time_ms counts, from when this open first saw it.
+ */
+bool rsvd_admit_is_late(struct rsvd_seen *seen,
+			const struct rsvd_worker *worker, uint64_t until_ms,
+			uint32_t time_ms);
+
 /* Ends a block whose process or time is over; true where it did. */
-bool rsvd_admit_recover(const struct rsvd_open *open,
-			struct rsvd_record *record);
+bool rsvd_admit_recover(struct rsvd_open *open, struct rsvd_record *record);
 
 /* Whether the record names an open of this disk, other than the one given. */
 bool rsvd_admit_is_shared(const struct file_id *id,
@@ -399,7 +407,11 @@ struct tevent_req *rsvd_block_send(TALLOC_CTX *mem_ctx,
 				   bool working);
 NTSTATUS rsvd_block_recv(struct tevent_req *req);
 
-/* Lets them go on; with other files or another size where changed. */
+/*
+ * Lets them go on; with other files or another size where changed.  Where a
+ * node that stands still has the record it is done later, and the answer is
+ * NT_STATUS_IO_TIMEOUT.
+ */
 NTSTATUS rsvd_block_end(struct rsvd_open *open, bool changed,
 			uint64_t new_size);
 
@@ -526,7 +538,7 @@ NTSTATUS rsvd_changes_open(struct rsvd_open *open, struct rsvd_image *image);
 
 /*
  * Before a write begins.  -EAGAIN where that must wait for the disk: then by
- * send and recv.
+ * send and recv.  Both: -ETIMEDOUT where others hold it up, to be tried again.
  */
 int rsvd_changes_note(struct rsvd_image *image, uint64_t offset,
 		      uint64_t length);

@@ -40,7 +40,7 @@ static bool is_same(const struct rsvd_making *making,
 }
 
 /* Whether somebody else is in the middle of it. */
-static bool is_taken(const struct rsvd_open *open,
+static bool is_taken(struct rsvd_open *open,
 		     const struct rsvd_record *record)
 {
 	const struct rsvd_making *making = &record->making;
@@ -50,7 +50,8 @@ static bool is_taken(const struct rsvd_open *open,
 	    making->stage == RSVD_STAGE_UNBLOCKED) {
 		return false;
 	}
-	return rsvd_admit_now_ms() < making->until_ms &&
+	return !rsvd_admit_is_late(&open->making_seen, &making->worker,
+				   making->until_ms, MAKING_TIME_MS) &&
 		rsvd_admit_is_alive(open, record, &making->worker);
 }
 
@@ -278,6 +279,7 @@ static enum rsvd_change work_begin(struct rsvd_record *record,
 	record->block.working = true;
 	record->block.worker = rsvd_admit_self(m->state->open);
 	record->block.until_ms = rsvd_admit_now_ms() + VM_TIME_MS;
+	record->block.time_ms = VM_TIME_MS;
 	m->state->s.flags = making->flags;
 	m->status = NT_STATUS_OK;
 	return RSVD_CHANGE_STORE;

@@ -371,7 +371,7 @@ static void dispatch(struct rsvd_call *call)
 	uint32_t group = call->header.operation & 0x00FFF000;
 	size_t i = 0;
 
-	if (group != 0x1000 && !(rsvd_server_version() >= 2 && group == 0x2000)) {
+	if (group != 0x1000 && group != 0x2000) {
 		rsvd_call_status(call, NT_STATUS(RSVD_STATUS_VERSION));
 		return;
 	}
@@ -446,7 +446,7 @@ static void query_support(struct tevent_req *req,
 	if (tevent_req_nomem(out, req)) {
 		return;
 	}
-	SIVAL(out, 0, rsvd_server_version() >= 2 ? 7 : 1);
+	SIVAL(out, 0, 7);
 	if (open != NULL) {
 		SIVAL(out, 4, 3);
 	} else if (rsvd_admit_is_shared(&state->fsp->file_id, NULL)) {

@@ -205,20 +205,6 @@ class Contents(Case):
         self.good(self.disk(2).pr_out(IGNORE, 0, 0, 0xC))
         self.assertEqual([0xC], disk.keys()[1])
 
-    def test_what_is_of_a_single_machine_is_refused(self):
-        self.make()
-        disk = self.disk(0)
-        status, out = disk.fsctl(rsvd.QUERY_SUPPORT, b'', 8)
-        self.assertEqual((0, 1), (status, struct.unpack_from('<I', out)[0]))
-        self.assertEqual(rsvd.VERSION, disk.meta(rsvd.RESIZE, bytes(16)))
-        path = os.path.join(FOLDER, 'set.vhds')
-        if not os.path.exists(path):
-            rsvd.make_set(path)
-        with self.assertRaises(smb2.StatusError) as caught:
-            rsvd.Disk(connect(0), 'set.vhds')
-        self.expect(rsvd.WRONG_TYPE, caught.exception.status)
-        self.assertIn('VHD Sets work on a single machine only', log(0))
-
 
 class Reservations(Case):
 

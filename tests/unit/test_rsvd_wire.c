@@ -212,6 +212,10 @@ static void test_the_record_comes_back(void **test)
 	(void)test;
 	r->path = talloc_strdup(r, "/srv/disk.vhdx");
 	r->disk_size = 1 << 30;
+	r->block = (struct rsvd_block) {
+		.active = true, .until_ms = 12345, .time_ms = 700,
+	};
+	r->making.flags = 3;
 	assert_int_equal(rsvd_record_open_add(r, &open), 0);
 	open.initiator.bytes[0] = 8;
 	assert_int_equal(rsvd_record_open_add(r, &open), 0);
@@ -224,6 +228,10 @@ static void test_the_record_comes_back(void **test)
 	assert_string_equal(back->path, "/srv/disk.vhdx");
 	assert_int_equal(back->open_count, 3);
 	assert_memory_equal(back->opens, r->opens, 3 * sizeof(open));
+	assert_true(back->block.active);
+	assert_int_equal(back->block.until_ms, 12345);
+	assert_int_equal(back->block.time_ms, 700);
+	assert_int_equal(back->making.flags, 3);
 	assert_int_equal(back->pr.nexus_count, 2);
 	rsvd_record_open_remove(back, 0);
 	assert_int_equal(back->pr.nexus_count, 1);
