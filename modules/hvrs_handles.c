@@ -444,9 +444,7 @@ void hvrs_handles_create_end(const struct tunnel_create *c)
 	    fsp->fake_file_handle != NULL || fsp->print_file != NULL ||
 	    (!S_ISREG(fsp->fsp_name->st.st_ex_mode) &&
 	     !fsp->fsp_flags.is_directory) ||
-	    /* The state of a shared disk does not go from node to node yet. */
-	    (hvrs_tunnel_owns(fsp) &&
-	     (lp_clustering() || !hvrs_parts_keep(fsp)))) {
+	    (hvrs_tunnel_owns(fsp) && !hvrs_parts_keep(fsp))) {
 		return;
 	}
 	make_persistent(c, fsp, dh2q);

@@ -550,6 +550,9 @@ bool rsvd_fence_is_held(const struct rsvd_fence *fence, uint32_t slot)
 	if (slot == fence->slot) {
 		return true;
 	}
+	if (slot == RSVD_FENCE_NO_SLOT) {
+		return false;
+	}
 	ret = lock_byte(fence->fd, F_OFD_GETLK, F_WRLCK,
 			LOCK_SLOT + (off_t)slot, &type);
 	return ret != 0 || type != F_UNLCK;
@@ -558,9 +561,13 @@ bool rsvd_fence_is_held(const struct rsvd_fence *fence, uint32_t slot)
 bool rsvd_fence_is_held_at(const char *path, uint32_t slot)
 {
 	short type = F_UNLCK;
-	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	int fd = -1;
 	int ret = 0;
 
+	if (slot == RSVD_FENCE_NO_SLOT) {
+		return false;
+	}
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0) {
 		return errno != ENOENT;
 	}

@@ -29,6 +29,8 @@
 #include "util/guid.h"
 
 #define RSVD_FENCE_SLOTS 256
+/* One that nobody has: of an open without a process. */
+#define RSVD_FENCE_NO_SLOT UINT32_MAX
 
 struct rsvd_fence;
 

@@ -235,6 +235,10 @@ static NTSTATUS status_of(int error)
 	case -EINVAL:
 	case -EPROTONOSUPPORT:
 		return NT_STATUS_INTERNAL_DB_CORRUPTION;
+	case -EBUSY:
+	case -ETIMEDOUT:
+		/* A client comes again. */
+		return NT_STATUS_FILE_NOT_AVAILABLE;
 	}
 	return map_nt_error_from_unix(-error);
 }
@@ -310,17 +314,24 @@ static void size_note(const struct rsvd_open *open,
 	record->disk_size = size;
 }
 
-/* On a cluster a row is told by its slot: this one's is no other's any more. */
+/*
+ * On a cluster a row is told by its slot: this one's is no other's any more,
+ * and one who waits for his client has none.
+ */
 static void slot_sweep(const struct rsvd_open *open,
 		       struct rsvd_record *record)
 {
 	size_t i = record->open_count;
 
 	while (rsvd_admit_is_apart() && i-- > 0) {
-		const struct rsvd_record_open *row = &record->opens[i];
+		struct rsvd_record_open *row = &record->opens[i];
 
-		if (row->slot == rsvd_fence_slot(open->fence) &&
-		    !(row->persistent && rsvd_module->is_kept(row->open_id))) {
+		if (row->slot != rsvd_fence_slot(open->fence)) {
+			continue;
+		}
+		if (row->persistent && rsvd_module->is_kept(row->open_id)) {
+			row->slot = RSVD_FENCE_NO_SLOT;
+		} else {
 			rsvd_record_open_remove(record, i);
 		}
 	}
@@ -370,6 +381,11 @@ static int join_locked(struct rsvd_open *open, struct state_rsvd_lock *lock,
 		return -ENOMEM;
 	}
 	old = open->kept ? row_find(record, open->open_id) : NULL;
+	if (old != NULL && rsvd_admit_is_apart() &&
+	    rsvd_fence_is_held(open->fence, old->slot)) {
+		/* Another node is about to give it back, or was. */
+		return -EBUSY;
+	}
 	if (old != NULL) {
 		/* The open that its process left behind. */
 		*old = row;
