@@ -28,6 +28,26 @@ def connect(node, timeout=60):
     return smb2.Tree(smb2.Session(connection, 'hvrs', 'hvrs'), 'coherent')
 
 
+def at_once(work):
+    """work(node) for three nodes at once; what was raised."""
+    errors = []
+
+    def one(node):
+        try:
+            work(node)
+        except Exception as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=one, args=(n,)) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        if worker.is_alive():
+            errors.append('it does not end')
+    return errors
+
+
 class Case(unittest.TestCase):
 
     def setUp(self):
@@ -121,60 +141,43 @@ class Contents(Case):
     def test_three_nodes_at_once(self):
         self.make()
         content = bytearray(64 * MIB)
-        errors = []
 
         def work(node):
-            try:
-                disk = self.disk(node)
-                draw = random.Random(node)
-                for _ in range(100):
-                    # Blocks are of all, and each has every third piece.
-                    piece = draw.randrange(64 * 16 // 3) * 3 + node
-                    data = draw.randbytes(65536)
-                    self.expect(0, disk.write_status(piece * 65536, data))
-                    content[piece * 65536:(piece + 1) * 65536] = data
-                    self.assertEqual(data, disk.read_status(piece * 65536,
-                                                            65536)[1])
-                disk.close()
-            except Exception as error:
-                errors.append(error)
+            disk = self.disk(node)
+            draw = random.Random(node)
+            for _ in range(100):
+                # Blocks are of all, and each has every third piece.
+                piece = draw.randrange(64 * 16 // 3) * 3 + node
+                data = draw.randbytes(65536)
+                self.expect(0, disk.write_status(piece * 65536, data))
+                content[piece * 65536:(piece + 1) * 65536] = data
+                self.assertEqual(data, disk.read_status(piece * 65536,
+                                                        65536)[1])
+            disk.close()
 
-        workers = [threading.Thread(target=work, args=(n,)) for n in range(3)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(60)
-        self.assertEqual([], errors)
+        self.assertEqual([], at_once(work))
         self.check(content)
 
     def test_compare_and_write_counts_on_all_nodes(self):
         self.make()
-        done, errors = [], []
+        done = []
 
         def work(node):
-            try:
-                disk = self.disk(node)
-                for _ in range(40):
-                    while True:
-                        old = disk.read_status(0, SECTOR)[1]
-                        new = struct.pack('<Q', struct.unpack_from(
-                            '<Q', old)[0] + 1).ljust(SECTOR, b'\0')
-                        result = disk.scsi(
-                            [0x89] + [0] * 12 + [1], old + new)
-                        if result.status == 0:
-                            break
-                        self.assertEqual(0x0E1D00, result.sense)
-                    done.append(node)
-                disk.close()
-            except Exception as error:
-                errors.append(error)
+            disk = self.disk(node)
+            for _ in range(40):
+                while True:
+                    old = disk.read_status(0, SECTOR)[1]
+                    new = struct.pack('<Q', struct.unpack_from(
+                        '<Q', old)[0] + 1).ljust(SECTOR, b'\0')
+                    result = disk.scsi([0x89] + [0] * 12 + [1], old + new)
+                    if result.status == 0:
+                        break
+                    self.assertEqual(0x0E1D00, result.sense)
+                done.append(node)
+            disk.close()
 
-        workers = [threading.Thread(target=work, args=(n,)) for n in range(3)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(60)
-        self.assertEqual(([], 120), (errors, len(done)))
+        self.assertEqual([], at_once(work))
+        self.assertEqual(120, len(done))
         disk = self.disk(1)
         self.assertEqual(120, struct.unpack_from(
             '<Q', disk.read_status(0, SECTOR)[1])[0])
