@@ -342,6 +342,11 @@ uint64_t hvrs_tunnel_charge(const struct hvrs_share *share,
 			    void **_flow);
 void hvrs_tunnel_charged(void *flow, size_t length);
 bool hvrs_tunnel_owns(const struct files_struct *fsp);
+
+/* As struct tunnel_server's unlink. */
+bool hvrs_tunnel_unlink(struct vfs_handle_struct *handle,
+			struct files_struct *dirfsp,
+			const struct smb_filename *smb_fname, int *_ret);
 bool hvrs_tunnel_modes(struct files_struct *fsp, uint32_t *_access,
 		       uint32_t *_sharing);
 bool hvrs_tunnel_is_creating(void);

@@ -4,6 +4,7 @@
  */
 #include "hvrs_handles.h"
 #include "step.h"
+#include "vhdset/vhdset.h"
 
 #include <signal.h>
 #include <poll.h>
@@ -311,6 +312,36 @@ static bool end_entry_fn(struct share_mode_entry *e, bool *modified,
 	return false;
 }
 
+/* A set of virtual disks takes its files along, [MS-RSVD] 3.2.5.2. */
+static int end_unlink_set(const char *path)
+{
+	TALLOC_CTX *frame = talloc_stackframe();
+	const char *name = strrchr(path, '/') + 1;
+	char *folder_path = talloc_strndup(frame, path, (size_t)(name - path));
+	char **files = NULL;
+	size_t parts = 0;
+	int folder = folder_path != NULL ?
+		open(folder_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	int ret = folder >= 0 ? vhdset_files(frame, folder, name, &files,
+					     &parts) : -errno;
+
+	if (ret == 0) {
+		ret = vhdset_files_note(folder, name, files, parts);
+	}
+	if (ret == 0 && unlinkat(folder, name, 0) != 0) {
+		ret = -errno;
+	}
+	if (ret == 0) {
+		ret = vhdset_files_remove(folder, files);
+	}
+	if (folder >= 0) {
+		close(folder);
+	}
+	TALLOC_FREE(frame);
+	errno = -ret;
+	return ret == 0 ? 0 : -1;
+}
+
 /* A file that was to go with its last handle goes now. */
 static void end_delete(const struct state_handle *h)
 {
@@ -324,7 +355,10 @@ static void end_delete(const struct state_handle *h)
 	if (path != NULL && lstat(path, &st) == 0 &&
 	    (uint64_t)st.st_ino == h->record.inode && S_ISREG(st.st_mode) &&
 	    !hvrs_is_successor(&h->record, AT_FDCWD, path)) {
-		if (unlink(path) != 0) {
+		bool is_set = (h->record.flags & HANDLE_SHARED) != 0 &&
+			vhdset_is_name(path);
+
+		if ((is_set ? end_unlink_set(path) : unlink(path)) != 0) {
 			DBG_WARNING("hvrs: %s should be deleted: %s\n", path,
 				    strerror(errno));
 		}

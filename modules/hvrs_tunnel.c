@@ -315,6 +315,24 @@ void hvrs_tunnel_close(struct files_struct *fsp)
 	}
 }
 
+bool hvrs_tunnel_unlink(struct vfs_handle_struct *handle,
+			struct files_struct *dirfsp,
+			const struct smb_filename *smb_fname, int *_ret)
+{
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		const struct tunnel_server *server =
+			active(&servers[i], handle->conn);
+
+		if (server != NULL && server->unlink != NULL &&
+		    server->unlink(handle, dirfsp, smb_fname, _ret)) {
+			return true;
+		}
+	}
+	return false;
+}
+
 bool hvrs_tunnel_owns(const struct files_struct *fsp)
 {
 	size_t i = 0;

@@ -228,6 +228,19 @@ static int hvrs_close(struct vfs_handle_struct *handle,
 	return SMB_VFS_NEXT_CLOSE(handle, fsp);
 }
 
+static int hvrs_unlinkat(struct vfs_handle_struct *handle,
+			 struct files_struct *dirfsp,
+			 const struct smb_filename *smb_fname, int flags)
+{
+	int ret = 0;
+
+	if (flags == 0 && hvrs_tunnel_unlink(handle, dirfsp, smb_fname,
+					     &ret)) {
+		return ret;
+	}
+	return SMB_VFS_NEXT_UNLINKAT(handle, dirfsp, smb_fname, flags);
+}
+
 static NTSTATUS hvrs_brl_lock_windows(struct vfs_handle_struct *handle,
 				      struct byte_range_lock *br_lck,
 				      struct lock_struct *plock)
@@ -323,6 +336,7 @@ static bool core_hooks_wanted(void)
 	.create_file_fn = hvrs_create_file,			\
 	.openat_fn = hvrs_openat,				\
 	.close_fn = hvrs_close,					\
+	.unlinkat_fn = hvrs_unlinkat,				\
 	.brl_lock_windows_fn = hvrs_brl_lock_windows,		\
 	.brl_unlock_windows_fn = hvrs_handles_unlock,		\
 	.fget_dos_attributes_fn = hvrs_fget_dos_attributes,	\

@@ -13,7 +13,7 @@
 
 #include "samba.h"
 
-#define TUNNEL_VERSION 1
+#define TUNNEL_VERSION 2
 #define TUNNEL_ENTRY "hvrs_tunnel_server"
 
 /* A CREATE on its way down: what create_file_fn was given. */
@@ -119,6 +119,13 @@ struct tunnel_server {
 	void (*charged)(void *flow, size_t length);
 	/* The descriptor of a file is about to be closed. */
 	void (*close)(struct files_struct *fsp);
+	/*
+	 * A name is to go, or NULL.  True where the server takes it: then
+	 * *_ret is what unlinkat_fn returns, with errno.
+	 */
+	bool (*unlink)(struct vfs_handle_struct *handle,
+		       struct files_struct *dirfsp,
+		       const struct smb_filename *smb_fname, int *_ret);
 	/* Whether the content of the file belongs to the server. */
 	bool (*owns)(const struct files_struct *fsp);
 	/*

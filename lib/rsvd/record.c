@@ -368,6 +368,7 @@ struct rsvd_progress *rsvd_record_progress_add(struct rsvd_record *r)
 enum kept_flags {
 	WRITABLE = 1,
 	THROUGH = 2,
+	MAY_DELETE = 4,
 };
 
 size_t rsvd_kept_encode(const struct rsvd_kept *kept,
@@ -386,7 +387,8 @@ size_t rsvd_kept_encode(const struct rsvd_kept *kept,
 	cursor_put_le16(&p, (uint16_t)kept->context.version);
 	cursor_put_le32(&p, kept->create_options);
 	cursor_put_le32(&p, (kept->writable ? WRITABLE : 0) |
-			    (kept->through ? THROUGH : 0));
+			    (kept->through ? THROUGH : 0) |
+			    (kept->may_delete ? MAY_DELETE : 0));
 	cursor_put_le16(&p, kept->ring.sequence);
 	cursor_put_bytes(&p, context, RSVD_CONTEXT_V1_SIZE);
 	for (i = 0; i < 256; i++) {
@@ -426,6 +428,7 @@ int rsvd_kept_decode(const uint8_t *bytes, size_t length,
 	flags = cursor_le32(&c);
 	_kept->writable = (flags & WRITABLE) != 0;
 	_kept->through = (flags & THROUGH) != 0;
+	_kept->may_delete = (flags & MAY_DELETE) != 0;
 	_kept->ring.sequence = (uint8_t)cursor_le16(&c);
 	ret = rsvd_context_decode(bytes + c.at, RSVD_CONTEXT_V1_SIZE, 1,
 				  &_kept->context);

@@ -293,6 +293,7 @@ struct rsvd_kept {
 	uint32_t create_options;
 	bool writable;
 	bool through;
+	bool may_delete;	/* the client has DELETE of the file */
 	struct rsvd_context context;
 	struct rsvd_ring ring;
 };

@@ -116,6 +116,13 @@ int vhdset_name_check(const char *name)
 	return ret == 0 ? 0 : -EINVAL;
 }
 
+bool vhdset_is_name(const char *path)
+{
+	size_t length = strlen(path);
+
+	return length > 5 && strcasecmp(path + length - 5, ".vhds") == 0;
+}
+
 /* The set's name without folder and ".vhds". */
 static const char *stem_of(const char *set_path, size_t *_length)
 {

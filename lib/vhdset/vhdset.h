@@ -44,8 +44,11 @@ struct vhdset;
 #define VHDSET_SNAPSHOTS_MAX 1024
 #define VHDSET_CATALOGUE_SUFFIX ".snapshots"
 #define VHDSET_NOTES_SUFFIX ".unfinished"
+#define VHDSET_NEW_SUFFIX ".new"	/* of notes that are being written */
+#define VHDSET_CHANGES_SUFFIX ".changes"
 #define VHDSET_BUILD_SUFFIX ".part"	/* of a file that is being made */
 #define VHDSET_NOTES_MAX 2048		/* names */
+#define VHDSET_NOTES_SIZE_MAX (1U << 20)
 
 /* ---- the file ------------------------------------------------------------- */
 
@@ -92,6 +95,9 @@ int vhdset_name_check(const char *name);
  * stand in a set.
  */
 int vhdset_leaf_name(const char *set_path, char *name);
+
+/* Whether path is a set's: by its extension alone, [MS-RSVD] 3.2.5.1. */
+bool vhdset_is_name(const char *path);
 
 /* Whether a name is such a one, of that very set. */
 bool vhdset_is_own_name(const char *set_path, const char *name);
@@ -228,5 +234,39 @@ int vhdset_snapshot_remove(struct vhdset *set, const struct guid *id,
  * it does not name may still be the parent of one that it names.
  */
 bool vhdset_file_needed(const struct vhdset *set, const char *file);
+
+/* ---- the end of a set ----------------------------------------------------- */
+
+/*
+ * The files of folder (a descriptor) that go with the set called name: NULL at
+ * the end, a talloc child of mem_ctx, in the order in which they may go once
+ * the set's own file is gone.  The first *_parts are disks that the set names
+ * or has noted, under names as it makes them; the others lie beside it and may
+ * be missing.  A disk stays where another one of the folder has it as its
+ * parent, or a disk that stays has.  Everything in the folder is read, nothing
+ * is written.
+ * -ENOENT: there is no such set.  Other errors where it cannot be told what may
+ * go.
+ */
+int vhdset_files(TALLOC_CTX *mem_ctx, int folder, const char *name,
+		 char ***_files, size_t *_parts);
+
+/*
+ * The same of what a crash left of a set that was to go (vhdset_files_note());
+ * -EEXIST: it is there, or another of that name.
+ */
+int vhdset_files_rest(TALLOC_CTX *mem_ctx, int folder, const char *name,
+		      char ***_files);
+
+/*
+ * Before the set's own file goes: makes stable that it will, and these disks
+ * with it, so that what a crash leaves of them is found again.  As long as the
+ * set is there it loses nothing by the notes.
+ */
+int vhdset_files_note(int folder, const char *name, char *const *files,
+		      size_t parts);
+
+/* After it went, where no VFS is to be asked. */
+int vhdset_files_remove(int folder, char *const *files);
 
 #endif

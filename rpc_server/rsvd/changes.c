@@ -13,7 +13,6 @@
 
 #include "util/crc32c.h"
 
-#define SUFFIX ".changes"
 /* How long the lock on bits is waited for in place. */
 #define BITS_STEPS 100
 #define BITS_STEP_US 200
@@ -122,7 +121,7 @@ static NTSTATUS status_of(struct rsvd_open *open, int error)
 static char *map_path(TALLOC_CTX *mem_ctx, const struct rsvd_open *open)
 {
 	return talloc_asprintf(mem_ctx, "%s%s", open->fsp->fsp_name->base_name,
-			       SUFFIX);
+			       VHDSET_CHANGES_SUFFIX);
 }
 
 static int lock_file(const char *path)

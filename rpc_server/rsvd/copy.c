@@ -96,6 +96,9 @@ static NTSTATUS convert(struct rsvd_open *open, const struct rsvd_meta *meta)
 	leaf_path = rsvd_file_beside(frame, open, leaf);
 	status = path == NULL || leaf_path == NULL ? NT_STATUS_NO_MEMORY :
 		convert_room(frame, open, path);
+	if (NT_STATUS_IS_OK(status)) {
+		rsvd_erase_rest(open, path);
+	}
 	if (NT_STATUS_EQUAL(status, NT_STATUS_OBJECT_NAME_EXISTS)) {
 		status = rsvd_file_remove(open, path);
 	}
@@ -295,6 +298,10 @@ static void on_extracted(struct tevent_req *subreq)
 	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_file_folder_flush(state->open, state->target);
 	}
+	if (NT_STATUS_IS_OK(status) && state->e.flags != 0) {
+		/* PendingDelete; the handle is stored before the answer. */
+		state->open->fsp->fsp_flags.initial_delete_on_close = true;
+	}
 	if (!tevent_req_nterror(req, status)) {
 		tevent_req_done(req);
 	}
@@ -340,9 +347,8 @@ struct tevent_req *rsvd_extract_send(TALLOC_CTX *mem_ctx,
 	state->open = open;
 	state->meta = *meta;
 	(void)rsvd_meta_extract_decode(meta->data, meta->length, &state->e);
-	if (state->e.flags != 0) {
-		/* Which file would go at the close is not said clearly. */
-		tevent_req_nterror(req, NT_STATUS_NOT_SUPPORTED);
+	if (state->e.flags != 0 &&
+	    tevent_req_nterror(req, rsvd_erase_check(open))) {
 		return tevent_req_post(req, open->ev);
 	}
 	state->target = rsvd_file_beside(state, open, state->e.name);

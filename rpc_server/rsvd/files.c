@@ -30,17 +30,22 @@ static NTSTATUS place_find(struct rsvd_open *open, const char *path,
 	return NT_STATUS_OK;
 }
 
-char *rsvd_file_beside(TALLOC_CTX *mem_ctx, const struct rsvd_open *open,
+char *rsvd_path_beside(TALLOC_CTX *mem_ctx, const char *path,
 		       const char *name)
 {
-	const char *base = open->fsp->fsp_name->base_name;
-	const char *slash = strrchr(base, '/');
+	const char *slash = strrchr(path, '/');
 
 	if (slash == NULL) {
 		return talloc_strdup(mem_ctx, name);
 	}
-	return talloc_asprintf(mem_ctx, "%.*s/%s", (int)(slash - base), base,
+	return talloc_asprintf(mem_ctx, "%.*s/%s", (int)(slash - path), path,
 			       name);
+}
+
+char *rsvd_file_beside(TALLOC_CTX *mem_ctx, const struct rsvd_open *open,
+		       const char *name)
+{
+	return rsvd_path_beside(mem_ctx, open->fsp->fsp_name->base_name, name);
 }
 
 /*
@@ -314,29 +319,37 @@ static int folder_open(const char *path)
 	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
-NTSTATUS rsvd_file_folder_flush(struct rsvd_open *open, const char *path)
+int rsvd_file_folder_open(const struct rsvd_open *open, const char *path)
 {
-	struct connection_struct *conn = open->handle->conn;
 	const char *slash = strrchr(path, '/');
 	char *folder = talloc_asprintf(talloc_tos(), "%s/%.*s",
-				       conn->connectpath,
+				       open->handle->conn->connectpath,
 				       slash != NULL ? (int)(slash - path) : 0,
 				       path);
 	int fd = -1;
-	int error = 0;
 
 	if (folder == NULL) {
-		return NT_STATUS_NO_MEMORY;
+		errno = ENOMEM;
+		return -1;
 	}
+	fd = folder_open(folder);
+	TALLOC_FREE(folder);
+	return fd;
+}
+
+NTSTATUS rsvd_file_folder_flush(struct rsvd_open *open, const char *path)
+{
+	int fd = -1;
+	int error = 0;
+
 	/* The VFS has no call that makes a folder's names stable. */
 	become_root();
-	fd = folder_open(folder);
+	fd = rsvd_file_folder_open(open, path);
 	error = fd < 0 || fsync(fd) != 0 ? errno : 0;
 	if (fd >= 0) {
 		close(fd);
 	}
 	unbecome_root();
-	TALLOC_FREE(folder);
 	return error == 0 || error == EINVAL ? NT_STATUS_OK
 					     : map_nt_error_from_unix(error);
 }

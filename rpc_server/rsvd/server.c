@@ -40,6 +40,19 @@ struct rsvd_open *rsvd_open_find(const struct files_struct *fsp)
 	return NULL;
 }
 
+struct rsvd_open *rsvd_open_find_set(const struct file_id *id)
+{
+	struct rsvd_open *open = NULL;
+
+	for (open = all_opens; open != NULL; open = open->next) {
+		if (open->is_virtual && open->is_set &&
+		    file_id_equal(&open->fsp->file_id, id)) {
+			return open;
+		}
+	}
+	return NULL;
+}
+
 /* ---- the end of an open ------------------------------------------------------------ */
 
 static void on_free(struct tevent_context *ev, struct tevent_immediate *im,
@@ -163,14 +176,6 @@ static bool is_through(const struct tunnel_create *c)
 			     "CONTINUOUS AVAILABILITY", false);
 }
 
-/* 3.2.5.1: by its extension alone. */
-static bool is_set_name(const char *name)
-{
-	size_t length = strlen(name);
-
-	return length > 5 && strcasecmp_m(name + length - 5, ".vhds") == 0;
-}
-
 static bool is_part_name(const char *name)
 {
 	size_t length = strlen(name);
@@ -190,7 +195,7 @@ static struct rsvd_open *open_create(const struct tunnel_create *c,
 	open->ev = c->handle->conn->sconn->ev_ctx;
 	open->context = *context;
 	open->create_options = c->options;
-	open->is_set = is_set_name(c->smb_fname->base_name);
+	open->is_set = vhdset_is_name(c->smb_fname->base_name);
 	open->through = is_through(c);
 	open->is_virtual = context->originator != RSVD_ORIGINATOR_VHDMP;
 	if (context->has_initiator) {
@@ -237,6 +242,27 @@ static NTSTATUS check_write(const struct tunnel_create *c,
 	}
 	return smbd_check_access_rights_fsp(c->handle->conn->cwd_fsp, fsp,
 					    false, FILE_WRITE_DATA);
+}
+
+/*
+ * smbd opens the file without DELETE, as nobody shares that: here it is looked
+ * at who has it.
+ */
+static NTSTATUS check_delete(const struct tunnel_create *c,
+			     struct rsvd_open *open, uint32_t wanted)
+{
+	NTSTATUS status = NT_STATUS_ACCESS_DENIED;
+
+	if ((wanted & (DELETE_ACCESS | MAXIMUM_ALLOWED_ACCESS)) == 0) {
+		return NT_STATUS_OK;
+	}
+	if (CAN_WRITE(c->handle->conn)) {
+		status = smbd_check_access_rights_fsp(
+			c->handle->conn->cwd_fsp, *c->result, false,
+			DELETE_ACCESS);
+	}
+	open->may_delete = NT_STATUS_IS_OK(status);
+	return (wanted & DELETE_ACCESS) != 0 ? status : NT_STATUS_OK;
 }
 
 /*
@@ -299,6 +325,9 @@ static NTSTATUS attach(const struct tunnel_create *c, struct rsvd_open *open,
 	struct files_struct *fsp = *c->result;
 	NTSTATUS status = check_write(c, fsp, wanted);
 
+	if (NT_STATUS_IS_OK(status)) {
+		status = check_delete(c, open, wanted);
+	}
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
@@ -337,6 +366,10 @@ static NTSTATUS create_virtual(const struct tunnel_create *c,
 		return NT_STATUS_NOT_SUPPORTED;
 	}
 	status = create_file(c, wanted);
+	if (open->is_set &&
+	    NT_STATUS_EQUAL(status, NT_STATUS_OBJECT_NAME_NOT_FOUND)) {
+		rsvd_erase_rest(open, c->smb_fname->base_name);
+	}
 	if (!NT_STATUS_IS_OK(status)) {
 		return status;
 	}
@@ -391,7 +424,7 @@ static NTSTATUS target_get(const struct tunnel_create *c,
 
 	if (c->ea_list->next != NULL ||
 	    strcasecmp_m(ea->name, RSVD_TARGET_NAME) != 0 ||
-	    !is_set_name(c->smb_fname->base_name)) {
+	    !vhdset_is_name(c->smb_fname->base_name)) {
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	code = rsvd_target_decode(ea->value.data, ea->value.length, &target);
@@ -481,6 +514,7 @@ static bool rsvd_save(struct files_struct *fsp, TALLOC_CTX *mem_ctx,
 	kept->create_options = open->create_options;
 	kept->writable = (fsp->access_mask & FILE_WRITE_DATA) != 0;
 	kept->through = open->through;
+	kept->may_delete = open->may_delete;
 	kept->context = open->context;
 	kept->ring = open->ring;
 	length = rsvd_kept_encode(kept, bytes);
@@ -510,6 +544,7 @@ static void restore_from(struct rsvd_open *open, const struct rsvd_kept *kept)
 	open->context = kept->context;
 	open->create_options = kept->create_options;
 	open->through = kept->through;
+	open->may_delete = kept->may_delete;
 	open->ring = kept->ring;
 	open->is_virtual = true;
 	open->kept = true;
@@ -543,7 +578,7 @@ static NTSTATUS rsvd_restore(struct vfs_handle_struct *handle,
 	open->open_id = fsp->op->global->open_persistent_id;
 	open->path = talloc_asprintf(open, "%s/%s", handle->conn->connectpath,
 				     fsp->fsp_name->base_name);
-	open->is_set = is_set_name(fsp->fsp_name->base_name);
+	open->is_set = vhdset_is_name(fsp->fsp_name->base_name);
 	status = open->path != NULL ? open_and_join(open)
 				    : NT_STATUS_NO_MEMORY;
 	if (!NT_STATUS_IS_OK(status)) {
@@ -578,6 +613,7 @@ static const struct tunnel_server server = {
 	.write = rsvd_write,
 	.file_info = rsvd_file_info,
 	.close = rsvd_close,
+	.unlink = rsvd_erase_unlink,
 	.owns = rsvd_owns,
 	.save = rsvd_save,
 	.modes = rsvd_modes,

@@ -8,6 +8,7 @@
  *   files.c   files beside the one that was opened
  *   set.c     a VHD Set: which files it consists of, and changing that
  *   unused.c  files of a set that no snapshot has any more
+ *   erase.c   the end of a set and its files
  *   build.c   a file made of several of a chain
  *   block.c   holding up all commands of a disk
  *   admit.c   unit attentions, reservations, and the fence
@@ -77,6 +78,7 @@ struct rsvd_open {
 	uint32_t create_options;
 	bool is_virtual;		/* else the bytes of the file */
 	bool through;			/* a write is stable when answered */
+	bool may_delete;		/* the client has DELETE of the file */
 	uint64_t open_id;
 	char *path;			/* share-relative, for people */
 
@@ -107,6 +109,9 @@ struct rsvd_open {
 
 /* The open behind a handle, or NULL. */
 struct rsvd_open *rsvd_open_find(const struct files_struct *fsp);
+
+/* An open of this process of the set in this file, or NULL. */
+struct rsvd_open *rsvd_open_find_set(const struct file_id *id);
 
 /* Ends an open that was closed and has nothing under way any more. */
 void rsvd_open_idle(struct rsvd_open *open);
@@ -180,6 +185,10 @@ NTSTATUS rsvd_file_reopen(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
 			  struct files_struct *fsp, bool writable,
 			  struct store **_store);
 
+/* The path of a file beside another. */
+char *rsvd_path_beside(TALLOC_CTX *mem_ctx, const char *path,
+		       const char *name);
+
 /* The path of a file beside the one that the client opened. */
 char *rsvd_file_beside(TALLOC_CTX *mem_ctx, const struct rsvd_open *open,
 		       const char *name);
@@ -197,6 +206,8 @@ NTSTATUS rsvd_file_is(struct rsvd_open *open, const char *path,
 		      struct store *store, bool *_is);
 /* Owner and rights of one file for another. */
 NTSTATUS rsvd_file_rights_copy(struct store *to, struct store *from);
+/* The folder of path, not by the VFS; a descriptor, or -1 with errno. */
+int rsvd_file_folder_open(const struct rsvd_open *open, const char *path);
 /* Makes names in the folder of path stable. */
 NTSTATUS rsvd_file_folder_flush(struct rsvd_open *open, const char *path);
 
@@ -490,6 +501,19 @@ bool rsvd_part_merges(const struct rsvd_part *part);
 
 /* Whether anything is noted. */
 bool rsvd_set_has_notes(struct rsvd_open *open);
+
+/* ---- erase.c ---------------------------------------------------------------------- */
+
+/* Whether this open may ask for the end of the set with its own. */
+NTSTATUS rsvd_erase_check(struct rsvd_open *open);
+
+/* As struct tunnel_server's unlink: a set that is open takes its files along. */
+bool rsvd_erase_unlink(struct vfs_handle_struct *handle,
+		       struct files_struct *dirfsp,
+		       const struct smb_filename *smb_fname, int *_ret);
+
+/* There is no file at path: removes what is left of a set that was deleted. */
+void rsvd_erase_rest(struct rsvd_open *open, const char *path);
 
 /* ---- build.c ---------------------------------------------------------------------- */
 

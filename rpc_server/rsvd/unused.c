@@ -8,7 +8,6 @@
  */
 #include "server.h"
 
-#define NOTES_SIZE_MAX (1U << 20)
 /* Files of one set, noted or in use. */
 #define PARTS_MAX 4096
 
@@ -70,7 +69,7 @@ static NTSTATUS notes_read(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 	}
 	if (NT_STATUS_IS_OK(status)) {
 		ret = store_size(store, &size);
-		size = MIN(size, NOTES_SIZE_MAX);
+		size = MIN(size, VHDSET_NOTES_SIZE_MAX);
 	}
 	if (NT_STATUS_IS_OK(status) ||
 	    NT_STATUS_EQUAL(status, NT_STATUS_OBJECT_NAME_NOT_FOUND)) {
@@ -94,7 +93,8 @@ static NTSTATUS notes_write(struct rsvd_open *open, char *const *notes)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
 	char *path = own_path(frame, open, VHDSET_NOTES_SUFFIX);
-	char *made = own_path(frame, open, VHDSET_NOTES_SUFFIX ".new");
+	char *made = own_path(frame, open, VHDSET_NOTES_SUFFIX
+			      VHDSET_NEW_SUFFIX);
 	char *text = talloc_strdup(frame, "");
 	struct store *store = NULL;
 	NTSTATUS status = NT_STATUS_NO_MEMORY;

@@ -45,6 +45,22 @@ static int open_named(struct new_file *file)
 	return mkostemp(file->temporary, O_CLOEXEC);
 }
 
+/* What a crash left of a set that the server was to delete. */
+static void set_rest_remove(struct new_file *file, const char *folder)
+{
+	const char *slash = strrchr(file->path, '/');
+	const char *name = slash != NULL ? slash + 1 : file->path;
+	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char **files = NULL;
+
+	if (fd >= 0) {
+		if (vhdset_files_rest(file, fd, name, &files) == 0) {
+			(void)vhdset_files_remove(fd, files);
+		}
+		close(fd);
+	}
+}
+
 struct new_file *new_file_open(struct tool *tool, const char *path)
 {
 	struct new_file *file = talloc_zero(tool->mem_ctx, struct new_file);
@@ -64,6 +80,9 @@ struct new_file *new_file_open(struct tool *tool, const char *path)
 		return NULL;
 	}
 	folder = folder_of(file, path);
+	if (folder != NULL && vhdset_is_name(path)) {
+		set_rest_remove(file, folder);
+	}
 	file->fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
 	if (file->fd == -1 && (errno == EOPNOTSUPP || errno == EISDIR)) {
 		file->fd = open_named(file);
