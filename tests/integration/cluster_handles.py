@@ -3,6 +3,7 @@ through any of them meanwhile."""
 
 import json
 import os
+import re
 import shutil
 import struct
 import time
@@ -255,6 +256,64 @@ class Handles(Case):
         return sorted(one['file'] for one in json.loads(
             on(node, 'hvrsctl', 'handles', '--json'))
             if one['file'].startswith(self.folder))
+
+    # ---- CTDB goes on with an older copy --------------------------------------
+
+    def key(self):
+        """Of the record of the file's locks."""
+        st = os.stat('%s/%s' % (FOLDER, self.name()))
+        return struct.pack('<QQQ', st.st_dev, st.st_ino, 0)
+
+    def locks(self):
+        found = []
+        for line in on(2, 'ctdb', 'catdb', 'brlock.tdb').split('\n'):
+            if line.startswith(('key(', 'data(')):
+                text = line[line.index('"') + 1:-1]
+                found.append(bytes(
+                    int(c[1:], 16) if len(c) == 3 else ord(c)
+                    for c in re.findall(r'\\..|.', text)))
+        return dict(zip(found[::2], found[1::2])).get(self.key(), b'')
+
+    def put_back(self, locks):
+        on(2, 'ctdb', 'writekey', 'brlock.tdb', '0x' + self.key().hex(),
+           '0x' + locks.hex())
+
+    def test_its_newest_lock_is_lost(self):
+        client, file = self.owned(0)
+        before = self.locks()
+        self.assertEqual(OK, file.lock(100, 10))
+        self.put_back(before)
+        # Right away, and when there was time to see it.
+        self.assertEqual(OK, file.lock(100, 10, unlock=True))
+        self.assertEqual(OK, file.lock(100, 10))
+        self.put_back(before)
+        for _ in range(100):
+            if len(self.locks()) > len(before):
+                break
+            time.sleep(0.1)
+        self.assertEqual(2 * len(before), len(self.locks()))
+        self.check_back(file)
+        again = come_back(client, file, 1)
+        self.assertEqual(OK, again.lock(100, 10, unlock=True))
+        self.assertEqual(OK, again.close())
+
+    def test_a_lock_that_it_gave_up_is_back(self):
+        client, file = self.owned(0)
+        self.assertEqual(OK, file.lock(100, 10))
+        before = self.locks()
+        self.assertEqual(OK, file.lock(100, 10, unlock=True))
+        self.put_back(before)
+        self.assertEqual(smb2.RANGE_NOT_LOCKED,
+                         file.lock(100, 10, unlock=True))
+        self.put_back(before)
+        self.assertEqual(OK, file.lock(100, 10))
+        self.assertEqual(OK, file.lock(100, 10, unlock=True))
+        self.put_back(before)
+        again = come_back(client, file, 1)
+        self.assertEqual(smb2.RANGE_NOT_LOCKED,
+                         again.lock(100, 10, unlock=True))
+        self.check_back(again)
+        self.assertEqual(OK, again.close())
 
     # ---- who may write yet ---------------------------------------------------
 
