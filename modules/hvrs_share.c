@@ -291,8 +291,7 @@ static bool works_on_cluster(const struct hvrs_share *share, enum option_id id)
 	return id == OPTION_OFFLOAD || id == OPTION_SHARED_DISKS ||
 		id == OPTION_REMOTE_VSS ||
 		(state_handles_work_on_cluster() &&
-		 (id == OPTION_PERSISTENT || id == OPTION_RESILIENT) &&
-		 share->asked[id] == OPTION_YES);
+		 (id == OPTION_PERSISTENT || id == OPTION_RESILIENT));
 }
 
 static void refuse_on_cluster(struct hvrs_share *share)

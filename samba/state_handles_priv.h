@@ -5,6 +5,24 @@
 #include "state_handles.h"
 
 /*
+ * The database, and its lock, under which all of it changes; on a cluster what the
+ * other nodes have written is in it then.  A talloc object, or NULL.
+ */
+bool state_handles_index_open(const char *path);	/* as root */
+void state_handles_index_close(void);
+bool state_handles_index_is_open(void);
+struct db_record *state_handles_index_lock(TALLOC_CTX *mem_ctx);
+
+/* Whether it holds what was in the log when smbd was started. */
+bool state_handles_index_is_filled(void);
+void state_handles_index_filled(void);
+
+/* Devices whose handles were looked through. */
+bool state_handles_index_device(uint64_t device);
+void state_handles_index_device_put(uint64_t device);
+void state_handles_index_device_drop(uint64_t device);
+
+/*
  * On a cluster the logs hold a handle as the index does: who has it open comes
  * before the record.
  */

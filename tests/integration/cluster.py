@@ -13,9 +13,6 @@ import unittest
 import uuid
 
 import smb2
-# Their classes are run here.
-from cluster_handles import Handles
-from cluster_torture import Torture
 from nodes import ADDRESS, cluster, log, on
 from test_sqos import (CONTROL, COUNT, NULL, SET_FLOW, SET_POLICY, STATUS,
                        request)
