@@ -126,44 +126,40 @@ static int file_of(struct rsvd_fence *fence, const void *part, off_t *_at)
 	return fence->slot_fds[slot] >= 0 ? fence->slot_fds[slot] : -errno;
 }
 
+/* Bytes of the page between the copy and the file, where there are two. */
+static int transfer(struct rsvd_fence *fence, void *part, size_t length,
+		    bool out)
+{
+	off_t at = 0;
+	ssize_t done = 0;
+	int fd = fence->apart ? file_of(fence, part, &at) : -1;
+
+	if (!fence->apart || fd < 0) {
+		return fence->apart ? fd : 0;
+	}
+	done = out ? pwrite(fd, part, length, at)
+		   : pread(fd, part, length, at);
+	if (done == (ssize_t)length) {
+		return 0;
+	}
+	return done < 0 ? -errno : -EIO;
+}
+
 /* Makes a part of the copy what the file has. */
 static int pull(struct rsvd_fence *fence, void *part, size_t length)
 {
-	off_t at = 0;
-	ssize_t got = 0;
-	int fd = -1;
-
-	if (!fence->apart) {
-		return 0;
-	}
-	fd = file_of(fence, part, &at);
-	if (fd < 0) {
-		return fd;
-	}
-	got = pread(fd, part, length, at);
-	if (got == (ssize_t)length) {
-		return 0;
-	}
-	return got < 0 ? -errno : -EIO;
+	return transfer(fence, part, length, false);
 }
 
 /* Makes a part of the file what the copy has. */
-static int push(struct rsvd_fence *fence, const void *part, size_t length)
+static int push(struct rsvd_fence *fence, void *part, size_t length)
 {
-	off_t at = 0;
-	ssize_t put = 0;
-	int fd = -1;
+	int ret = transfer(fence, part, length, true);
 
-	if (!fence->apart) {
-		return 0;
+	if (ret != 0) {
+		fence->error = ret;
 	}
-	fd = file_of(fence, part, &at);
-	put = fd < 0 ? 0 : pwrite(fd, part, length, at);
-	if (fd >= 0 && put == (ssize_t)length) {
-		return 0;
-	}
-	fence->error = fd < 0 ? fd : put < 0 ? -errno : -EIO;
-	return fence->error;
+	return ret;
 }
 
 int rsvd_fence_error(const struct rsvd_fence *fence)

@@ -95,15 +95,8 @@ class Case(unittest.TestCase):
         return client
 
     def stranger(self, node, share='coherent', name=None, **how):
-        client = Client(node, share)
-        try:
-            file = client.tree.create(name or self.name(), **how)
-            file.close()
-            return OK
-        except StatusError as error:
-            return error.status
-        finally:
-            client.drop()
+        return handles.open_status(Client(node, share), name or self.name(),
+                                   **how)
 
 
 class Handles(Case):

@@ -22,15 +22,6 @@ FOLDER = DIRECTORY + '/.hvrs-tokens'
 GONE = 30
 
 
-def until(check, seconds=GONE):
-    end = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 class Odx(unittest.TestCase):
     OLD, NEW = lab.pattern(4 * MIB, 1), lab.pattern(4 * MIB, 2)
     BEFORE = lab.pattern(4 * MIB, 3)
@@ -67,7 +58,7 @@ class Odx(unittest.TestCase):
             self.others
 
     def nothing_is_left(self):
-        self.assertTrue(until(lambda: not self.names()), self.names())
+        self.assertTrue(lab.until(lambda: not self.names(), GONE), self.names())
 
     def is_old(self, token, target=None):
         target = target or self.target
@@ -168,7 +159,7 @@ class Odx(unittest.TestCase):
             self.is_old(token)
         finally:
             cluster('start-node', '0')
-        self.assertTrue(until(lambda: not self.names(), 60), self.names())
+        self.assertTrue(lab.until(lambda: not self.names(), 60), self.names())
 
     def test_nobody_sees_the_folder(self):
         odx.get(self.source, 0, 4 * MIB)

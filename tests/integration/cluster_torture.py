@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 import unittest
 
 import smb2
@@ -51,20 +50,11 @@ class Roamer(Client):
 
 
 class Roaming:
-    def run(self):
-        try:
-            self.client = Roamer(self.test)
-            self.begin()
-            self.test.ready.release()
-            while not self.test.over.is_set():
-                self.work()
-            self.end()
-        except BaseException:
-            self.error = 'on node %d: %s' % (self.client.node,
-                                             traceback.format_exc())
-            self.test.over.set()
-            self.test.ready.release()
+    def machine(self):
+        return Roamer(self.test)
 
+    def where(self):
+        return 'on node %d: ' % self.client.node
 
     def lock(self, file, offset, length, unlock=False):
         status = super().lock(file, offset, length, unlock)

@@ -181,16 +181,20 @@ class Vss(unittest.TestCase):
             writer.join()
         self.nothing_is_left()
 
+    def begin_long(self, node, files):
+        """A commit that takes long, on its way."""
+        for i in range(files):
+            with open('%s/g%d' % (DIRECTORY, i), 'wb') as out:
+                out.write(b'x' * 5000)
+        set_id, _ = self.begin(node)
+        return set_id, self.client(node).start_call(
+            4, set_id.bytes_le + struct.pack('<I', 60000))
+
     # ---- a node that goes
 
     def test_a_node_goes_while_it_takes_one(self):
         """The next node finds half of it, and begins again."""
-        for i in range(3000):
-            with open('%s/g%d' % (DIRECTORY, i), 'wb') as out:
-                out.write(b'x' * 5000)
-        set_id, _ = self.begin(2)
-        mid = self.client(2).start_call(
-            4, set_id.bytes_le + struct.pack('<I', 60000))
+        set_id, mid = self.begin_long(2, 3000)
         end = time.monotonic() + 20
         while not self.snapshots():
             self.assertLess(time.monotonic(), end)
@@ -212,12 +216,7 @@ class Vss(unittest.TestCase):
         self.nothing_is_left()
 
     def test_two_nodes_do_not_take_the_same(self):
-        for i in range(2000):
-            with open('%s/g%d' % (DIRECTORY, i), 'wb') as out:
-                out.write(b'x' * 5000)
-        set_id, _ = self.begin(0)
-        mid = self.client(0).start_call(
-            4, set_id.bytes_le + struct.pack('<I', 60000))
+        set_id, mid = self.begin_long(0, 2000)
         while not self.snapshots():
             time.sleep(0.001)
         # As long as it is being taken, and then as one that is there.

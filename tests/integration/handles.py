@@ -152,6 +152,17 @@ SHARES = {
 }
 
 
+def open_status(client, name, **how):
+    """Status of an open by a client, who then goes."""
+    try:
+        client.tree.create(name, **how).close()
+        return OK
+    except StatusError as error:
+        return error.status
+    finally:
+        client.drop()
+
+
 class Case(unittest.TestCase):
     """A server per test, and the ways in which a client loses it."""
 
@@ -178,15 +189,8 @@ class Case(unittest.TestCase):
 
     def stranger(self, share='vm', name=None, **how):
         """Status of an open by somebody else, through a share."""
-        client = Client(self.server, share)
-        try:
-            file = client.tree.create(name or self.name(), **how)
-            file.close()
-            return OK
-        except StatusError as error:
-            return error.status
-        finally:
-            client.drop()
+        return open_status(Client(self.server, share), name or self.name(),
+                           **how)
 
     # ---- ways to lose it --------------------------------------------------
 

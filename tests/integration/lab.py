@@ -388,6 +388,33 @@ def pattern(length, seed=1):
     return b''.join(out)[:length]
 
 
+def until(check, seconds=10, pause=0.02):
+    """Whether it comes true in that time."""
+    end = time.monotonic() + seconds
+    while not check():
+        if time.monotonic() > end:
+            return False
+        time.sleep(pause)
+    return True
+
+
+def who_has(path):
+    """Pids of the processes that have a file open."""
+    try:
+        wanted = os.stat(path)
+    except FileNotFoundError:
+        return set()
+    found = set()
+    for name in glob.glob('/proc/[0-9]*/fd/*'):
+        try:
+            stat = os.stat(name)
+        except OSError:
+            continue
+        if (stat.st_dev, stat.st_ino) == (wanted.st_dev, wanted.st_ino):
+            found.add(int(name.split('/')[2]))
+    return found
+
+
 def put(path, offset, data):
     """Writes into a file behind the server's back."""
     with open(path, 'r+b') as file:

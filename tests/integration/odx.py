@@ -1,10 +1,9 @@
 """Wire forms of offload data transfer, [MS-FSCC] 2.3.41 to 2.3.44, and who
 holds tokens."""
 
-import glob
-import os
 import struct
 
+import lab
 import smb2
 from fsctl import number
 
@@ -76,16 +75,4 @@ def copy(source, target, offset, to, length):
 
 def holders(server):
     """Pids of those processes of a server."""
-    try:
-        places = os.stat(server.directory + '/lock/hvrs_tokens.holders')
-    except FileNotFoundError:
-        return set()
-    found = set()
-    for path in glob.glob('/proc/[0-9]*/fd/*'):
-        try:
-            stat = os.stat(path)
-        except OSError:
-            continue
-        if (stat.st_dev, stat.st_ino) == (places.st_dev, places.st_ino):
-            found.add(int(path.split('/')[2]))
-    return found
+    return lab.who_has(server.directory + '/lock/hvrs_tokens.holders')

@@ -15,44 +15,23 @@ from handles import H, R, W, Client, granted
 from smb2 import NAME_NOT_FOUND, OK, StatusError
 
 
-def until(check, seconds=15):
-    end = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def keepers(server):
     """Pids of the processes that look after a server's handles.  They are no
     children of it."""
-    found = []
-    try:
-        lock = os.stat(server.directory + '/lock/hvrs_handles.keeper')
-    except FileNotFoundError:
-        return []
-    for path in lab.glob.glob('/proc/[0-9]*/fd/*'):
-        try:
-            stat = os.stat(path)
-        except OSError:
-            continue
-        if (stat.st_dev, stat.st_ino) == (lock.st_dev, lock.st_ino):
-            found.append(int(path.split('/')[2]))
-    return found
+    return sorted(lab.who_has(server.directory + '/lock/hvrs_handles.keeper'))
 
 
 class NoClient(handles.Case):
     def gone_without_a_client(self, way):
         self.assertTrue(os.path.exists(self.directory + '/' + way), way)
-        self.assertTrue(until(lambda: not os.path.exists(
+        self.assertTrue(lab.until(lambda: not os.path.exists(
             self.directory + '/' + way)), way)
 
     def no_keeper(self):
-        self.assertTrue(until(lambda: keepers(self.server)))
+        self.assertTrue(lab.until(lambda: keepers(self.server)))
         for pid in keepers(self.server):
             lab.kill(pid)
-        self.assertTrue(until(lambda: not keepers(self.server)))
+        self.assertTrue(lab.until(lambda: not keepers(self.server)))
 
     def test_deleted_when_nobody_comes_back(self):
         ways = self.WAYS if os.environ.get('HVRS_LONG') else (
@@ -76,7 +55,7 @@ class NoClient(handles.Case):
         os.makedirs(folder, 0o700, exist_ok=True)
         name = '%s/%016x' % (folder, struct.unpack('<Q', file.id[:8])[0])
         open(name, 'w').close()
-        self.assertTrue(until(lambda: not os.path.exists(name)))
+        self.assertTrue(lab.until(lambda: not os.path.exists(name)))
         client.connect()
         self.assertEqual(NAME_NOT_FOUND, client.reconnect_status(file))
 
@@ -91,12 +70,12 @@ class NoClient(handles.Case):
         (pid,) = keepers(self.server)
         self.server.process.terminate()
         self.server.process.wait(20)
-        self.assertTrue(until(lambda: not lab.is_running(pid), 5))
+        self.assertTrue(lab.until(lambda: not lab.is_running(pid), 5))
         self.server.start()
         self.client()
         (pid,) = keepers(self.server)
         self.server.kill()
-        self.assertTrue(until(lambda: not lab.is_running(pid), 5))
+        self.assertTrue(lab.until(lambda: not lab.is_running(pid), 5))
         self.server.start()
 
     def test_lost_connection_is_seen(self):
@@ -167,7 +146,7 @@ class Stopped(handles.Case):
         def stopped():
             return [pid for pid in self.server.children() +
                     keepers(self.server) if lab.state(pid) == 'T']
-        self.assertTrue(until(stopped))
+        self.assertTrue(lab.until(stopped))
         (pid,) = stopped()
         client.connect()
         file = client.reconnect(file)
@@ -193,12 +172,12 @@ class Stopped(handles.Case):
         pid = handles.child_of(self.server, client.tree)
         client.tree.create_send(self.name('b'), contexts=[
             handles.dh2q(uuid.uuid4().bytes)])
-        self.assertTrue(until(lambda: lab.state(pid) == 'T'))
+        self.assertTrue(lab.until(lambda: lab.state(pid) == 'T'))
         begun = time.monotonic()
         self.assertEqual((60000, 2), granted(other.open(self.name('c'))))
         self.assertLess(time.monotonic() - begun, 8)
         # It lets go of the lock a moment before it is gone.
-        self.assertTrue(until(lambda: not lab.is_running(pid)))
+        self.assertTrue(lab.until(lambda: not lab.is_running(pid)))
         client.drop()
         client.connect()
         client.reconnect(file).close()

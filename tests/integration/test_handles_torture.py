@@ -72,16 +72,22 @@ class Worker(threading.Thread):
         self.done = 0		# what was acknowledged
         self.sequences = {}
 
+    def machine(self):
+        return Client(self.test.server, 'vm')
+
+    def where(self):
+        return ''
+
     def run(self):
         try:
-            self.client = Client(self.test.server, 'vm')
+            self.client = self.machine()
             self.begin()
             self.test.ready.release()
             while not self.test.over.is_set():
                 self.work()
             self.end()
         except BaseException:
-            self.error = traceback.format_exc()
+            self.error = self.where() + traceback.format_exc()
             self.test.over.set()
             self.test.ready.release()
 

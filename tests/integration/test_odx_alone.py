@@ -14,15 +14,6 @@ from odx import INVALID_TOKEN, OFFLOAD_WRITE, PLACES, holders, write
 from smb2 import OK
 
 
-def until(check, seconds=10):
-    end = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 class Case(lab.Case):
     OLD, NEW = lab.pattern(4 * MIB, 1), lab.pattern(4 * MIB, 2)
 
@@ -41,11 +32,11 @@ class Case(lab.Case):
         """And those that come from connections that have just ended."""
         if all(connection.socket.fileno() == -1
                for connection in self.connections):
-            self.assertTrue(until(
+            self.assertTrue(lab.until(
                 lambda: set(self.server.children()) <= self.idle))
         for pid in holders(self.server):
             lab.kill(pid)
-        self.assertTrue(until(lambda: not holders(self.server)))
+        self.assertTrue(lab.until(lambda: not holders(self.server)))
 
     def source(self, writes=False, share=None):
         """In a connection of its own, and the process that serves it."""
@@ -59,7 +50,7 @@ class Case(lab.Case):
     def hang_up_and_wait(self, source):
         source.tree.connection.close()
         pid = self.pid
-        self.assertTrue(until(lambda: not lab.is_running(pid)))
+        self.assertTrue(lab.until(lambda: not lab.is_running(pid)))
 
     def token(self, writes=False, lifetime=0, share=None):
         """Of a connection that is no more."""
@@ -167,7 +158,7 @@ class Alone(Case):
         self.expect(INVALID_TOKEN, status)
         self.assertEqual(MIB, odx.put_once(self.target, MIB, MIB, second))
         self.assert_bytes(self.OLD[:2 * MIB], self.target.read(0, 2 * MIB))
-        self.assertTrue(until(lambda: not holders(self.server)))
+        self.assertTrue(lab.until(lambda: not holders(self.server)))
         self.assertGreater(time.monotonic() - begun, 2)
         status, _ = self.target.fsctl(OFFLOAD_WRITE, write(0, MIB, second),
                                       16)
@@ -205,10 +196,10 @@ class Alone(Case):
             't/from.vhdx', access=smb2.READ_ONLY, disposition=smb2.OPEN)
         token = odx.get(source, 0, 4 * MIB)[2]
         source.tree.connection.close()
-        self.assertTrue(until(lambda: holders(server) and
+        self.assertTrue(lab.until(lambda: holders(server) and
                               not holders(server) & set(server.children())))
         server.kill()
-        self.assertTrue(until(lambda: not holders(server)))
+        self.assertTrue(lab.until(lambda: not holders(server)))
         server.start()
         self.target = server.connect(self.share).create('t/to.vhdx')
         self.is_over(token)
@@ -236,7 +227,7 @@ class AloneLeased(Case):
 
     def test_nobody_waits_for_what_is_over(self):
         token = self.token(lifetime=600)
-        self.assertTrue(until(lambda: not holders(self.server)))
+        self.assertTrue(lab.until(lambda: not holders(self.server)))
         lab.put(self.path('from.vhdx'), 0, self.NEW)
         self.assertEqual(0, self.shared())
         self.is_over(token)
@@ -293,7 +284,7 @@ class AloneLimits(Case):
         odx.get(source, 0, MIB)
         self.target.write(0, self.before)
         self.is_over(token)
-        self.assertTrue(until(lambda: not holders(self.server)))
+        self.assertTrue(lab.until(lambda: not holders(self.server)))
 
     def test_they_are_not_many(self):
         tokens = [self.token() for _ in range(PLACES + 2)]
@@ -303,7 +294,7 @@ class AloneLimits(Case):
         self.assertEqual([OK] * PLACES + [INVALID_TOKEN] * 2, good)
         # A place that is free again is taken again.
         os.kill(holders(self.server).pop(), signal.SIGKILL)
-        self.assertTrue(until(
+        self.assertTrue(lab.until(
             lambda: len(holders(self.server)) == PLACES - 1))
         self.assert_bytes(self.OLD, self.copy(self.token()))
 
@@ -319,12 +310,12 @@ class AloneLimits(Case):
         source.write(0, lab.pattern(64 * MIB, 2))
         source.flush()
         source.tree.connection.close()
-        self.assertTrue(until(lambda: holders(server) and
+        self.assertTrue(lab.until(lambda: holders(server) and
                               not holders(server) & set(server.children())))
         held = disk.free()
         for pid in holders(server):
             os.kill(pid, signal.SIGKILL)
-        self.assertTrue(until(lambda: disk.free() > held + 60 * MIB))
+        self.assertTrue(lab.until(lambda: disk.free() > held + 60 * MIB))
         self.assertEqual(['from'], os.listdir(disk.share))
 
 

@@ -55,9 +55,7 @@ class Erasing(Merging):
 
     def gone(self, *left):
         """The set and all that is its own, and nothing else."""
-        end = time.time() + 10
-        while self.folder() != sorted(left) and time.time() < end:
-            time.sleep(0.02)
+        lab.until(lambda: self.folder() == sorted(left))
         self.assertEqual(sorted(left), self.folder())
         with self.assertRaises(smb2.StatusError) as caught:
             self.opened(self.connect())
@@ -213,10 +211,8 @@ class Refused(Erasing):
         sent = self.main.meta_send(rsvd.EXTRACT, struct.pack(
             '<III', VM, 0, DELETE_ON_CLOSE) + self.ident.bytes_le +
             bytes(16) + rsvd.name_data('x.vhdx'))
-        for _ in range(500):
-            if self.server.has_died('stop-extract-noted'):
-                break
-            time.sleep(0.01)
+        self.assertTrue(lab.until(
+            lambda: self.server.has_died('stop-extract-noted')))
         with open(self.path('x.vhdx'), 'w') as file:
             file.write('in the way')
         os.kill(rsvd.server_process(self.server, self.main), signal.SIGCONT)
@@ -409,9 +405,8 @@ class Persistent(Erasing):
         self.expect(0, self.main.extract('diff.vhdx', idents[2], idents[0],
                                          flags=DELETE_ON_CLOSE))
         self.lose('connection')
-        end = time.time() + 20
-        while 'rsvd.vhds' in self.folder() and time.time() < end:
-            time.sleep(0.1)
+        self.assertTrue(lab.until(
+            lambda: 'rsvd.vhds' not in self.folder(), 20))
         self.gone('diff.vhdx', 'disk.vhdx', *self.parts())
         self.assertEqual(1, len(self.parts()))
         self.holds('diff.vhdx', self.then[idents[2]])

@@ -279,20 +279,35 @@ static void test_header_is_checked(void **state)
 	}
 }
 
+/* One that holds these frames. */
+static void log_make(struct log *log, const struct handle_frame *frames,
+		     size_t count)
+{
+	size_t i = 0;
+
+	log_start(log);
+	for (i = 0; i < count; i++) {
+		log_add(log, frames[i].kind, frames[i].id, frames[i].revision,
+			0);
+	}
+}
+
 static void test_who_reads_several_logs_is_told_of_ends(void **state)
 {
+	static const struct handle_frame frames[] = {
+		{ .kind = HANDLE_FRAME_PUT, .id = 1, .revision = 1 },
+		{ .kind = HANDLE_FRAME_DROP, .id = 1, .revision = 2 },
+		{ .kind = HANDLE_FRAME_DROP, .id = 2, .revision = 9 },
+		{ .kind = HANDLE_FRAME_DROP, .id = 3, .revision = 1 },
+		{ .kind = HANDLE_FRAME_PUT, .id = 3, .revision = 2 },
+	};
 	static struct log log;
 	struct handle_replay_counts counts = {};
 	struct handle_replay *replay = NULL;
 	struct handle_frame frame = {};
 
 	(void)state;
-	log_start(&log);
-	log_add(&log, HANDLE_FRAME_PUT, 1, 1, 0);
-	log_add(&log, HANDLE_FRAME_DROP, 1, 2, 0);
-	log_add(&log, HANDLE_FRAME_DROP, 2, 9, 0);
-	log_add(&log, HANDLE_FRAME_DROP, 3, 1, 0);
-	log_add(&log, HANDLE_FRAME_PUT, 3, 2, 0);
+	log_make(&log, frames, sizeof(frames) / sizeof(frames[0]));
 	assert_true(handle_frame_begins(log.bytes + log.at[0]));
 	assert_false(handle_frame_begins(log.bytes));
 	assert_int_equal(0, handle_replay(NULL, log.bytes, log.length + 64,
@@ -325,17 +340,20 @@ static void test_who_reads_several_logs_is_told_of_ends(void **state)
 
 static void test_newest_state_counts(void **state)
 {
+	static const struct handle_frame frames[] = {
+		{ .kind = HANDLE_FRAME_PUT, .id = 1, .revision = 1 },
+		{ .kind = HANDLE_FRAME_PUT, .id = 2, .revision = 1 },
+		{ .kind = HANDLE_FRAME_DROP, .id = 1, .revision = 2 },
+		{ .kind = HANDLE_FRAME_PUT, .id = 2, .revision = 2 },
+		/* Late: no effect. */
+		{ .kind = HANDLE_FRAME_PUT, .id = 1, .revision = 1 },
+	};
 	static struct log log;
 	struct handle_replay_counts counts = {};
 	uint64_t ids = 0;
 
 	(void)state;
-	log_start(&log);
-	log_add(&log, HANDLE_FRAME_PUT, 1, 1, 0);
-	log_add(&log, HANDLE_FRAME_PUT, 2, 1, 0);
-	log_add(&log, HANDLE_FRAME_DROP, 1, 2, 0);
-	log_add(&log, HANDLE_FRAME_PUT, 2, 2, 0);
-	log_add(&log, HANDLE_FRAME_PUT, 1, 1, 0);	/* late: no effect */
+	log_make(&log, frames, sizeof(frames) / sizeof(frames[0]));
 	counts = replay(&log, log.length, &ids);
 	assert_int_equal(1, counts.live);
 	assert_int_equal(1ULL << 2, ids);

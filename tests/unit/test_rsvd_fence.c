@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "rsvd/fence.h"
+#include "support/child.h"
 
 struct place {
 	char folder[32];
@@ -186,36 +187,26 @@ static void test_many_generations_under_way(void **test)
 	talloc_free(a);
 }
 
+static bool take_turn(void *private_data)
+{
+	struct rsvd_fence *a = join(private_data, 1);
+
+	return rsvd_fence_enter(a, rsvd_fence_generation(a));
+}
+
 static void test_who_died_has_no_write_under_way(void **test)
 {
 	struct rsvd_fence *b = join(*test, 2);
-	int told[2];
-	char byte = 0;
-	pid_t child = 0;
+	pid_t child = child_holds(take_turn, *test);
 	uint64_t later = 0;
 
-	assert_int_equal(pipe(told), 0);
-	child = fork();
-	if (child == 0) {
-		struct rsvd_fence *a = join(*test, 1);
-
-		if (!rsvd_fence_enter(a, rsvd_fence_generation(a)) ||
-		    write(told[1], "x", 1) != 1) {
-			_exit(1);
-		}
-		pause();
-		_exit(0);
-	}
-	assert_int_equal(read(told[0], &byte, 1), 1);
+	assert_true(child > 0);
 	later = raise_generation(b);
 	assert_int_equal(rsvd_fence_busy(b, later, anybody, NULL), 1);
 	kill(child, SIGSTOP);
 	assert_int_equal(rsvd_fence_busy(b, later, anybody, NULL), 1);
-	kill(child, SIGKILL);
-	waitpid(child, NULL, 0);
+	child_kill(child);
 	assert_int_equal(rsvd_fence_busy(b, later, anybody, NULL), 0);
-	close(told[0]);
-	close(told[1]);
 	talloc_free(b);
 }
 
@@ -383,33 +374,25 @@ static void test_more_ranges_than_are_told_apart(void **test)
 	talloc_free(b);
 }
 
-/* A process that takes a range, or a part in one, and is killed with it. */
-static void died_with(struct place *p, bool exclusive)
+static bool take_bytes(void *private_data)
 {
-	int told[2];
-	char byte = 0;
-	pid_t child = 0;
+	return rsvd_fence_exclusive(join(private_data, 3), 0, 512) == 0;
+}
 
-	assert_int_equal(pipe(told), 0);
-	child = fork();
-	if (child == 0) {
-		struct rsvd_fence *c = join(p, 3);
-		uint32_t entry = 0;
-		int ret = exclusive ?
-			rsvd_fence_exclusive(c, 0, 512) :
-			rsvd_fence_range_enter(c, 0, 512, &entry);
+static bool take_range(void *private_data)
+{
+	uint32_t entry = 0;
 
-		if (ret != 0 || write(told[1], "x", 1) != 1) {
-			_exit(1);
-		}
-		pause();
-		_exit(0);
-	}
-	assert_int_equal(read(told[0], &byte, 1), 1);
-	kill(child, SIGKILL);
-	waitpid(child, NULL, 0);
-	close(told[0]);
-	close(told[1]);
+	return rsvd_fence_range_enter(join(private_data, 3), 0, 512,
+				      &entry) == 0;
+}
+
+static void died_with(bool (*take)(void *private_data), struct place *p)
+{
+	pid_t child = child_holds(take, p);
+
+	assert_true(child > 0);
+	child_kill(child);
 }
 
 static void test_who_died_has_no_range(void **test)
@@ -418,11 +401,11 @@ static void test_who_died_has_no_range(void **test)
 	uint32_t entry = 0;
 	uint64_t turn = 0;
 
-	died_with(*test, true);
+	died_with(take_bytes, *test);
 	assert_int_equal(owner(a, &turn), 0);
 	assert_int_equal(rsvd_fence_range_enter(a, 0, 512, &entry), 0);
 	rsvd_fence_range_exit(a, entry);
-	died_with(*test, false);
+	died_with(take_range, *test);
 	assert_int_equal(rsvd_fence_exclusive(a, 0, 512), 0);
 	assert_true(rsvd_fence_is_settled(a));
 	talloc_free(a);

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "rsvd/record_file.h"
+#include "support/child.h"
 
 struct place {
 	char path[64];
@@ -170,37 +171,32 @@ static void test_damage_is_no_empty_record(void **test)
 	close(fd);
 }
 
+static bool take_lock(void *private_data)
+{
+	struct place *p = private_data;
+	struct rsvd_record_file *file = NULL;
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+
+	return rsvd_record_file_lock(p, p->path, 0, &file, &bytes,
+				     &length) == 0;
+}
+
 static void test_one_has_the_lock_until_it_dies(void **test)
 {
 	struct place *p = *test;
 	struct rsvd_record_file *file = NULL;
 	uint8_t *bytes = NULL;
 	size_t length = 0;
-	int told[2];
-	char byte = 0;
-	pid_t child = 0;
+	pid_t child = child_holds(take_lock, p);
 
-	assert_int_equal(pipe(told), 0);
-	child = fork();
-	if (child == 0) {
-		if (rsvd_record_file_lock(p, p->path, 0, &file, &bytes,
-					  &length) != 0 ||
-		    write(told[1], "x", 1) != 1) {
-			_exit(1);
-		}
-		pause();
-		_exit(0);
-	}
-	assert_int_equal(read(told[0], &byte, 1), 1);
+	assert_true(child > 0);
 	assert_int_equal(rsvd_record_file_lock(p, p->path, 20, &file, &bytes,
 					       &length), -ETIMEDOUT);
-	kill(child, SIGKILL);
-	waitpid(child, NULL, 0);
+	child_kill(child);
 	assert_int_equal(rsvd_record_file_lock(p, p->path, 1000, &file, &bytes,
 					       &length), 0);
 	talloc_free(file);
-	close(told[0]);
-	close(told[1]);
 }
 
 static void test_too_much_is_refused(void **test)

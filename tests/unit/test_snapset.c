@@ -431,6 +431,21 @@ static void test_names_of_shares(void **state)
 	}
 }
 
+/* Two that look at the same: one freezes, for the other too. */
+static void freezes(struct snapset_freeze *one, struct snapset_freeze *two)
+{
+	assert_int_equal(snapset_freeze_left(two), 0);
+	assert_int_equal(snapset_freeze_begin(one, 0), -EINVAL);
+	assert_int_equal(snapset_freeze_begin(one, 5000000000), 0);
+	assert_true(snapset_freeze_left(two) > 0);
+	assert_int_equal(snapset_freeze_begin(two, 1000), -EBUSY);
+	assert_int_equal(snapset_freeze_end(one), 0);
+	assert_int_equal(snapset_freeze_left(two), 0);
+	/* One nanosecond is over at once: it did not hold. */
+	assert_int_equal(snapset_freeze_begin(two, 1), 0);
+	assert_int_equal(snapset_freeze_end(two), -ETIMEDOUT);
+}
+
 static void test_a_freeze_holds_and_ends_by_itself(void **state)
 {
 	char folder[] = "/tmp/hvrs-freeze-XXXXXX";
@@ -441,17 +456,8 @@ static void test_a_freeze_holds_and_ends_by_itself(void **state)
 	assert_non_null(mkdtemp(folder));
 	assert_int_equal(snapset_freeze_open(NULL, folder, 7, &one), 0);
 	assert_int_equal(snapset_freeze_open(NULL, folder, 7, &two), 0);
-	assert_int_equal(snapset_freeze_left(two), 0);
-	assert_int_equal(snapset_freeze_begin(one, 0), -EINVAL);
+	freezes(one, two);
 	assert_int_equal(snapset_freeze_begin(one, UINT64_MAX), -EINVAL);
-	assert_int_equal(snapset_freeze_begin(one, 5000000000), 0);
-	assert_true(snapset_freeze_left(two) > 0);
-	assert_int_equal(snapset_freeze_begin(two, 1000), -EBUSY);
-	assert_int_equal(snapset_freeze_end(one), 0);
-	assert_int_equal(snapset_freeze_left(two), 0);
-	/* One nanosecond is over at once: it did not hold. */
-	assert_int_equal(snapset_freeze_begin(two, 1), 0);
-	assert_int_equal(snapset_freeze_end(two), -ETIMEDOUT);
 	talloc_free(one);
 	talloc_free(two);
 }
@@ -468,18 +474,10 @@ static void test_a_freeze_of_nodes(void **state)
 	close(fd);
 	assert_int_equal(snapset_freeze_open_apart(NULL, path, &one), 0);
 	assert_int_equal(snapset_freeze_open_apart(NULL, path, &two), 0);
-	assert_int_equal(snapset_freeze_left(two), 0);
-	assert_int_equal(snapset_freeze_begin(one, 0), -EINVAL);
+	freezes(one, two);
+	/* Who goes in the middle keeps nobody; clocks may differ till then. */
 	assert_int_equal(snapset_freeze_begin(one, 5000000000), 0);
 	assert_true(snapset_freeze_left(two) > 5000000000);
-	assert_int_equal(snapset_freeze_begin(two, 1000), -EBUSY);
-	assert_int_equal(snapset_freeze_end(one), 0);
-	assert_int_equal(snapset_freeze_left(two), 0);
-	assert_int_equal(snapset_freeze_begin(two, 1), 0);
-	assert_int_equal(snapset_freeze_end(two), -ETIMEDOUT);
-	/* Who goes in the middle keeps nobody. */
-	assert_int_equal(snapset_freeze_begin(one, 5000000000), 0);
-	assert_true(snapset_freeze_left(two) > 0);
 	talloc_free(one);
 	assert_int_equal(snapset_freeze_left(two), 0);
 	assert_int_equal(snapset_freeze_begin(two, 5000000000), 0);
