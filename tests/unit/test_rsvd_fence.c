@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -483,10 +484,15 @@ static void test_lost_files_let_nothing_in(void **test)
 	struct place *p = *test;
 	struct rsvd_fence *a = join(p, 1);
 	struct rsvd_fence *b = join(p, 2);
+	struct rsvd_fence *c = join(p, 3);
 	uint64_t now = rsvd_fence_generation(a);
+	uint32_t entry = 0;
 
 	assert_true(rsvd_fence_enter(a, now));
+	assert_int_equal(rsvd_fence_exclusive(b, 1 << 30, 512), 0);
 	assert_int_equal(truncate(p->path, 0), 0);
+	/* Which bytes b has cannot be told. */
+	assert_int_equal(rsvd_fence_range_enter(c, 0, 512, &entry), -EAGAIN);
 	assert_false(rsvd_fence_enter(a, now));
 	assert_int_not_equal(rsvd_fence_error(a), 0);
 	assert_int_not_equal(rsvd_fence_change_begin(b), 0);
@@ -496,6 +502,25 @@ static void test_lost_files_let_nothing_in(void **test)
 	rsvd_fence_exit(a, now);
 	talloc_free(a);
 	talloc_free(b);
+	talloc_free(c);
+}
+
+/* Nor believe that others know what it could not write. */
+static void test_what_cannot_be_told_lets_nothing_in(void **test)
+{
+	struct rsvd_fence *a = join(*test, 1);
+	const struct rlimit nothing = { .rlim_max = RLIM_INFINITY };
+	struct rlimit before = {};
+	uint64_t now = rsvd_fence_generation(a);
+
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &nothing), 0);
+	assert_false(rsvd_fence_enter(a, now));
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	assert_int_equal(rsvd_fence_error(a), -EFBIG);
+	assert_false(rsvd_fence_enter(a, now));
+	talloc_free(a);
 }
 
 static void test_a_slot_tells_its_process(void **test)
@@ -536,6 +561,9 @@ int main(void)
 		T(test_a_plain_change_and_an_exclusive_one),
 		T(test_counters_and_foreign_files),
 		T(test_a_slot_tells_its_process),
+		{ "test_what_cannot_be_told_lets_nothing_in",
+		  test_what_cannot_be_told_lets_nothing_in, start_apart, stop,
+		  NULL },
 		{ "test_lost_files_let_nothing_in",
 		  test_lost_files_let_nothing_in, start_apart, stop, NULL },
 	};

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,9 +75,40 @@ static int store(struct place *p, const char *text)
 	return ret;
 }
 
+/* In the library's place: whether what was written is stable. */
+static unsigned flushes;
+static bool flush_fails;
+
+int fdatasync(int fd)
+{
+	(void)fd;
+	flushes++;
+	errno = EIO;
+	return flush_fails ? -1 : 0;
+}
+
+static void test_it_is_stable_or_it_is_not_there(void **test)
+{
+	struct place *p = *test;
+	unsigned round = 0;
+
+	for (round = 0; round < 3; round++) {
+		flushes = 0;
+		assert_int_equal(store(p, "told"), 0);
+		assert_int_equal(flushes, 1);
+		flush_fails = true;
+		assert_int_equal(store(p, "not told"), -EIO);
+		flush_fails = false;
+		assert_string_equal(stored(p), "told");
+	}
+}
+
 static void test_what_is_stored_is_found(void **test)
 {
 	struct place *p = *test;
+	struct rsvd_record_file *file = NULL;
+	uint8_t *bytes = NULL;
+	size_t length = 0;
 	char name[8];
 	unsigned i = 0;
 
@@ -87,7 +119,11 @@ static void test_what_is_stored_is_found(void **test)
 		assert_string_equal(stored(p), name);
 	}
 	assert_int_equal(store(p, ""), 0);
-	assert_string_equal(stored(p), "");
+	assert_int_equal(rsvd_record_file_lock(p, p->path, 0, &file, &bytes,
+					       &length), 0);
+	assert_null(bytes);
+	assert_int_equal(length, 0);
+	talloc_free(file);
 	assert_int_equal(store(p, "again"), 0);
 	assert_string_equal(stored(p), "again");
 }
@@ -171,6 +207,22 @@ static void test_damage_is_no_empty_record(void **test)
 	close(fd);
 }
 
+/* Of an odd and an even turn, so that the next one never goes over it. */
+static void test_a_place_has_every_other_turn(void **test)
+{
+	struct place *p = *test;
+	uint8_t *all = talloc_zero_size(p, 2 * RSVD_RECORD_FILE_MAX);
+	int fd = -1;
+
+	assert_int_equal(store(p, "one"), 0);
+	assert_true(whole(p->path, all) > RSVD_RECORD_FILE_MAX);
+	fd = open(p->path, O_WRONLY);
+	assert_int_equal(pwrite(fd, all + RSVD_RECORD_FILE_MAX, 64, 0), 64);
+	assert_int_equal(pwrite(fd, "xxxxxxxx", 8, RSVD_RECORD_FILE_MAX), 8);
+	assert_string_equal(stored(p), "error");
+	close(fd);
+}
+
 static bool take_lock(void *private_data)
 {
 	struct place *p = private_data;
@@ -191,11 +243,13 @@ static void test_one_has_the_lock_until_it_dies(void **test)
 	pid_t child = child_holds(take_lock, p);
 
 	assert_true(child > 0);
+	alarm(10);
 	assert_int_equal(rsvd_record_file_lock(p, p->path, 20, &file, &bytes,
 					       &length), -ETIMEDOUT);
 	child_kill(child);
 	assert_int_equal(rsvd_record_file_lock(p, p->path, 1000, &file, &bytes,
 					       &length), 0);
+	alarm(0);
 	talloc_free(file);
 }
 
@@ -227,9 +281,11 @@ static void test_too_much_is_refused(void **test)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		T(test_it_is_stable_or_it_is_not_there),
 		T(test_what_is_stored_is_found),
 		T(test_cut_anywhere_it_is_the_old_or_the_new),
 		T(test_damage_is_no_empty_record),
+		T(test_a_place_has_every_other_turn),
 		T(test_one_has_the_lock_until_it_dies),
 		T(test_too_much_is_refused),
 	};
