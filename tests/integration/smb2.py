@@ -1,8 +1,13 @@
 """A small SMB 3.0.2 client for tests: every field of a request can be set,
 requests can be in flight together, and replies are seen in the order they
-come.  Only the login uses Samba's Python modules."""
+come.  Only the login uses Samba's Python modules; a session that is bound to
+more connections is signed, with GnuTLS' AES-CMAC."""
 
 import collections
+import copy
+import ctypes
+import hashlib
+import hmac
 import socket
 import struct
 import uuid
@@ -55,6 +60,7 @@ READ_ONLY = 0x00120089
 OPEN, CREATE_NEW, OPEN_IF, OVERWRITE_IF = 1, 2, 3, 5
 DIRECTORY, NON_DIRECTORY, WRITE_THROUGH, DELETE_ON_CLOSE = 1, 0x40, 2, 0x1000
 SHARE_READ = 1
+SIGNED, BINDING, CMAC_128 = 8, 1, 203
 SPARSE, COMPRESSED, ENCRYPTED = 0x200, 0x800, 0x4000
 
 Reply = collections.namedtuple('Reply', 'mid status command body flags')
@@ -70,6 +76,25 @@ class StatusError(Exception):
         self.status = status
 
 
+def cmac(key, data):
+    """AES-128-CMAC."""
+    out = ctypes.create_string_buffer(16)
+    assert ctypes.CDLL('libgnutls.so.30').gnutls_hmac_fast(
+        CMAC_128, key, len(key), data, len(data), out) == 0
+    return out.raw
+
+
+def signing_key(session_key):
+    """[MS-SMB2] 3.1.4.2, for SMB 3.0 and 3.0.2."""
+    return hmac.new(session_key[:16], b'\0\0\0\1SMB2AESCMAC\0\0SmbSign\0'
+                    b'\0\0\0\x80', hashlib.sha256).digest()[:16]
+
+
+def signature(key, packet):
+    """What a packet with this head and body is signed with."""
+    return cmac(key, packet[:48] + bytes(16) + packet[64:])
+
+
 class Connection:
     """One TCP connection.  Replies nobody has asked for yet are kept in the
     order they came."""
@@ -81,6 +106,8 @@ class Connection:
         self.mid = 0
         self.waiting = collections.deque()
         self.asynchronous = {}
+        # Of the sessions that are signed here.
+        self.keys = {}
         # A GUID of its own keeps smbd from joining two connections.
         self.guid = guid or uuid.uuid4().bytes
         body = struct.pack('<HHHHI16sQHH', 36, 2, 1, 0, capabilities,
@@ -100,6 +127,11 @@ class Connection:
             head += struct.pack('<Q', async_id)
         head += struct.pack('<Q', session) + bytes(16)
         packet = head + body
+        if session in self.keys:
+            packet = packet[:16] + struct.pack('<I', flags | SIGNED) + \
+                packet[20:]
+            packet = packet[:48] + signature(self.keys[session], packet) + \
+                body
         self.socket.sendall(struct.pack('>I', len(packet)) + packet)
         return mid
 
@@ -113,6 +145,10 @@ class Connection:
         if status == PENDING and flags & 2:
             (self.asynchronous[mid],) = struct.unpack_from('<Q', packet, 32)
         session = struct.unpack_from('<Q', packet, 40)[0]
+        # The answer to a login may have the key of the session or its own.
+        if session in self.keys and command != SESSION_SETUP and \
+                not (status == PENDING and flags & 2):
+            assert packet[48:64] == signature(self.keys[session], packet)
         self.last_session = session
         self.last_tree = struct.unpack_from('<I', packet, 36)[0]
         return Reply(mid, status, command, packet[64:], flags)
@@ -151,12 +187,18 @@ class Connection:
 
 
 class Session:
-    """With kerberos, the server's name, by that alone; else by NTLM."""
+    """With kerberos, the server's name, by that alone; else by NTLM.  With
+    bound, a session that is signed, the connection is one more channel of
+    that."""
 
-    def __init__(self, connection, user, password, previous=0, kerberos=None):
+    def __init__(self, connection, user, password, previous=0, kerberos=None,
+                 bound=None):
         self.connection = connection
-        self.id = 0
+        self.id = bound.id if bound else 0
         self.previous = previous
+        self.flags = BINDING if bound else 0
+        if bound:
+            connection.keys[self.id] = bound.key
         lp = param.LoadParm()
         lp.load_default()
         creds = credentials.Credentials()
@@ -174,22 +216,32 @@ class Session:
             login.set_target_service('cifs')
         login.start_mech_by_name('spnego')
         self._login(login, user)
+        if bound:
+            self.sign()
 
     def _login(self, login, user):
         done, blob = login.update(b'')
         while True:
-            body = struct.pack('<HBBIIHHQ', 25, 0, 1, 0, 0, 88, len(blob),
-                               self.previous)
+            body = struct.pack('<HBBIIHHQ', 25, self.flags, 1, 0, 0, 88,
+                               len(blob), self.previous)
             reply = self.connection.wait(self.connection.send(
                 SESSION_SETUP, body + blob, self.id))
             self.id = self.connection.last_session
             offset, length = struct.unpack_from('<HH', reply.body, 4)
             blob = reply.body[offset - 64:offset - 64 + length]
             if reply.status == OK:
+                self.last = login, blob
                 return
             if reply.status != MORE_PROCESSING:
                 raise StatusError(reply.status, 'login of %s' % user)
             done, blob = login.update(blob)
+
+    def sign(self):
+        """From here on every request on this connection."""
+        login, blob = self.last
+        login.update(blob)
+        self.key = signing_key(login.session_key())
+        self.connection.keys[self.id] = self.key
 
     def logoff(self):
         self.connection.wait(self.connection.send(
@@ -210,6 +262,12 @@ class Tree:
             raise StatusError(reply.status, 'share ' + share)
         self.id = self.connection.last_tree
         (self.capabilities,) = struct.unpack_from('<I', reply.body, 8)
+
+    def through(self, session):
+        """The same by another channel of its session."""
+        other = copy.copy(self)
+        other.session, other.connection = session, session.connection
+        return other
 
     def send(self, command, body, charge=1):
         return self.connection.send(command, body, self.session.id, self.id,
@@ -278,6 +336,11 @@ class File:
         self.oplock = body[2]
         self.size, self.attributes = struct.unpack_from('<QI', body, 48)
         self.id = body[64:80]
+
+    def through(self, tree):
+        other = copy.copy(self)
+        other.tree = tree
+        return other
 
     def fsctl_send(self, code, data=b'', max_out=65536, flags=1, id=None):
         body = struct.pack('<HHI16sIIIIIIII', 57, 0, code, id or self.id,

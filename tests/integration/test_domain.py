@@ -64,9 +64,10 @@ class Domain(lab.Case):
             start - 64:start - 64 + length]).as_sddl()
 
     def set_acl(self, file, *sids):
-        """Full access for these and for nobody else."""
+        """Full access for these and for nobody else.  (To Samba 4.17 "FA" of
+        SDDL is without the rights that files share with all else.)"""
         data = ndr_pack(security.descriptor.from_sddl(
-            'D:P' + ''.join('(A;;FA;;;%s)' % sid for sid in sids),
+            'D:P' + ''.join('(A;;0x%x;;;%s)' % (ALL, sid) for sid in sids),
             security.dom_sid('S-1-5-21-1-2-3')))
         body = struct.pack('<HBBIHHI16s', 33, 3, 0, len(data), 96, 0, 4,
                            file.id) + data
@@ -112,6 +113,67 @@ class Domain(lab.Case):
         # What waits for its owner would keep others from a reused inode.
         self.host(guid=guid).create('t/disk.vhdx', oplock=0xFF, contexts=[
             handles.dh2c(back.id, create), handles.lease(create, 7)]).close()
+
+    def channel(self, tree, guid):
+        """One more way to a tree whose session is signed, by Kerberos."""
+        connection = smb2.Connection(self.server.port, guid=guid)
+        self.connections.append(connection)
+        return tree.through(smb2.Session(connection, HOST, PASSWORD,
+                                         kerberos=NAME, bound=tree.session))
+
+    def through_all(self, files, seed):
+        """What each channel writes, every channel reads."""
+        for i, file in enumerate(files):
+            data = lab.pattern(300000, seed + i)
+            file.write(i * len(data), data)
+            for other in files:
+                self.assert_bytes(data, other.read(i * len(data), len(data)))
+
+    def test_two_channels(self):
+        guid, create, key = (uuid.uuid4().bytes for _ in range(3))
+        lease = handles.lease(key, handles.R | handles.H | handles.W)
+        tree = self.host(guid=guid)
+        tree.session.sign()
+        trees = [tree, self.channel(tree, guid)]
+        self.assertEqual(*(handles.child_of(self.server, one)
+                           for one in trees))
+        file = tree.create('t/disk.vhdx', oplock=0xFF, sharing=0, contexts=[
+            handles.dh2q(create), lease])
+        self.assertEqual(handles.PERSISTENT, handles.granted(file)[1])
+        files = [file.through(tree) for tree in trees]
+        self.through_all(files, 1)
+        self.expect(OK, files[1].lock(0, 1))
+        # The first one goes, and that is no loss of the handle.
+        trees[0].connection.close()
+        self.through_all(files[1:], 3)
+        stranger = self.host()
+        asked = stranger.create_send('t/disk.vhdx')
+        notice = trees[1].connection.receive()
+        self.assertEqual((smb2.OPLOCK_BREAK, key),
+                         (notice.command, notice.body[8:24]))
+        self.expect(OK, trees[1].call(smb2.OPLOCK_BREAK, struct.pack(
+            '<HHI16sIQ', 36, 0, 0, key, handles.R | handles.W, 0)).status)
+        self.expect(smb2.SHARING_VIOLATION,
+                    stranger.connection.wait(asked).status)
+        # It comes again, and then smbd ends below both.
+        trees[0] = self.channel(tree, guid)
+        self.through_all([file.through(tree) for tree in trees], 5)
+        self.server.kill()
+        self.server.start()
+        with self.assertRaises(smb2.StatusError) as caught:
+            self.host().create('t/disk.vhdx')
+        self.expect(smb2.FILE_NOT_AVAILABLE, caught.exception.status)
+        tree = self.host(guid=guid)
+        tree.session.sign()
+        file = tree.create('t/disk.vhdx', oplock=0xFF, contexts=[
+            handles.dh2c(file.id, create), lease])
+        self.assert_bytes(lab.pattern(300000, 5), file.read(0, 300000))
+        files = [file, file.through(self.channel(tree, guid))]
+        self.through_all(files, 7)
+        # The lock is there, and whoever has it may let go of it.
+        self.expect(smb2.LOCK_NOT_GRANTED, files[0].lock(0, 1))
+        self.expect(OK, files[1].lock(0, 1, unlock=True))
+        self.expect(OK, files[1].close())
 
     def test_signed_and_sealed(self):
         with open(self.directory + '/../in', 'wb') as file:
