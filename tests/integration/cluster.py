@@ -1,6 +1,7 @@
 """On the clients' machine of "./lab cluster up": what holds on several nodes
 works through each of them, and what does not is off and says so."""
 
+import collections
 import contextlib
 import json
 import os
@@ -33,7 +34,10 @@ def smbclient(node, share, commands):
 
 
 class Writer(threading.Thread):
-    """A client of one node that writes 8 KiB at a time, as fast as it may."""
+    """A client of one node that writes 8 KiB at a time, as fast as it may:
+    the way there and back is not what it waits for."""
+
+    DEPTH = 8
 
     def __init__(self, node, flow, policy):
         super().__init__()
@@ -49,9 +53,13 @@ class Writer(threading.Thread):
         self.stop = False
 
     def run(self):
-        data = bytes(8192)
+        data, asked, flying = bytes(8192), 0, collections.deque()
         while not self.stop:
-            self.file.write(self.done % 1000 * 8192, data)
+            while len(flying) < (1 if self.pause else self.DEPTH):
+                flying.append(self.file.write_send(asked % 1000 * 8192, data))
+                asked += 1
+            status = self.connection.wait(flying.popleft()).status
+            assert status == 0, hex(status)
             self.done += 1
             if self.pause:
                 time.sleep(self.pause)

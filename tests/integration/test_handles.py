@@ -462,6 +462,12 @@ class Handles(handles.Case):
                                                name=self.name(way)), way)
             client.connect()
             self.assertEqual(NAME_NOT_FOUND, client.reconnect_status(file))
+            # And the CREATE, sent again, is the first of its kind.
+            again = client.tree.create(self.name(way), flags=0x20000000,
+                                       contexts=[handles.dh2q(
+                                           file.create_guid)])
+            self.assertEqual((60000, 2), granted(again), way)
+            again.close()
 
     def test_deleted_when_the_time_is_over(self):
         client = self.client()
@@ -552,6 +558,24 @@ class Handles(handles.Case):
             other.tree.create(self.name(), flags=0x20000000, contexts=[
                 handles.dh2q(file.create_guid)])
         self.assertEqual(FILE_NOT_AVAILABLE, caught.exception.status)
+
+    def test_replay_of_what_still_waits(self):
+        """It has to come again, and does not become a second open."""
+        other, client = self.client(), self.client()
+        key = other.open(self.name(), R | H | W).key
+        how = dict(contexts=[handles.dh2q(uuid.uuid4().bytes)])
+        first = client.tree.create_send(self.name(), **how)
+        self.assertEqual(smb2.OPLOCK_BREAK,
+                         other.tree.connection.receive().command)
+        with self.assertRaises(StatusError) as caught:
+            client.tree.create(self.name(), flags=0x20000000, **how)
+        self.assertEqual(FILE_NOT_AVAILABLE, caught.exception.status)
+        self.assertEqual(OK, other.tree.call(smb2.OPLOCK_BREAK, struct.pack(
+            '<HHI16sIQ', 36, 0, 0, key, R | H, 0)).status)
+        reply = client.tree.connection.wait(first)
+        self.assertEqual(OK, reply.status)
+        again = client.tree.create(self.name(), flags=0x20000000, **how)
+        self.assertEqual(reply.body[64:80], again.id)
 
     def test_strict_sync_is_refused(self):
         self.server.shares = dict(handles.SHARES, vm=['vfs objects = hvrs',
