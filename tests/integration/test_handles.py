@@ -551,6 +551,26 @@ class Handles(handles.Case):
             self.assertEqual(first.action, again.action, way)
             again.close()
 
+    @unittest.skipIf(lab.SERIES < (4, 24), 'each process remembers its own')
+    def test_replay_beside_a_cleanup(self):
+        """smbd has taken away the open of a process that died, and not yet
+        the note of the CREATE that made it."""
+        import tdb
+        client = self.client()
+        how = dict(contexts=[handles.dh2q(uuid.uuid4().bytes)], sharing=0,
+                   disposition=smb2.CREATE_NEW)
+        first = client.tree.create(self.name(), **how)
+        self.kill_child(client)
+        opens = tdb.Tdb(self.server.directory +
+                        '/lock/smbXsrv_open_global.tdb', 0, tdb.NOLOCK,
+                        os.O_RDWR)
+        opens.delete(struct.pack('>I', *struct.unpack('<I', first.id[:4])))
+        opens.close()
+        client.connect()
+        again = client.tree.create(self.name(), flags=0x20000000, **how)
+        self.assertEqual((60000, 2), granted(again))
+        self.assertEqual(first.action, again.action)
+
     def test_replay_of_what_another_connection_has(self):
         client, other = self.client(), self.client()
         file = client.open(self.name())
