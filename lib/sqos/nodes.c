@@ -15,9 +15,9 @@
 #define LAPSED_MS	3000
 
 /*
- * Who uses so much of its part wants more, and asks for twice as much and a
- * step.  Others keep a little more than they use: too little and they would
- * be taken for such.
+ * Who uses so much of its part, or whose requests wait, wants more, and asks
+ * for twice as much and a step.  Others keep a little more than they use: too
+ * little and they would be taken for such.
  */
 #define NEARLY(part)	((part) / 100 * 97)
 #define STEP		(SQOS_WHOLE / 8)
@@ -78,7 +78,7 @@ static uint32_t wanted(const struct sqos_node *node,
 		kb = part_used(used->kb - node->kb, ms, used->kb_limit);
 	}
 	want = io > kb ? io : kb;
-	if (want >= NEARLY(node->part)) {
+	if (used->behind || want >= NEARLY(node->part)) {
 		want = 2 * (uint64_t)node->part + STEP;
 	} else {
 		want = MORE(want);

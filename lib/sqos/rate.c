@@ -254,13 +254,22 @@ void sqos_rates_set(struct sqos_rates *rates, const struct sqos_ref *ref,
 	atomic_store(&slot->least, least);
 }
 
-void sqos_rates_used(struct sqos_rates *rates, const struct sqos_ref *ref,
-		     uint64_t *_io, uint64_t *_kb)
+static bool is_behind(_Atomic uint64_t *rate, _Atomic uint64_t *due,
+		      uint64_t now)
+{
+	return atomic_load(rate) != 0 &&
+		atomic_load(due) > now + SQOS_BURST_NS;
+}
+
+bool sqos_rates_used(struct sqos_rates *rates, const struct sqos_ref *ref,
+		     uint64_t now, uint64_t *_io, uint64_t *_kb)
 {
 	struct slot *slot = slot_get(rates, ref);
 
 	*_io = slot != NULL ? atomic_load(&slot->io_used) : 0;
 	*_kb = slot != NULL ? atomic_load(&slot->kb_used) : 0;
+	return slot != NULL && (is_behind(&slot->io, &slot->io_due, now) ||
+				is_behind(&slot->kb, &slot->kb_due, now));
 }
 
 /* ---- charging ------------------------------------------------------------------- */

@@ -45,9 +45,12 @@ bool sqos_rates_find(struct sqos_rates *rates,
 void sqos_rates_set(struct sqos_rates *rates, const struct sqos_ref *ref,
 		    uint64_t io, uint64_t kb, uint64_t least, uint64_t now);
 
-/* What was charged to a slot since it was taken: io and kb. */
-void sqos_rates_used(struct sqos_rates *rates, const struct sqos_ref *ref,
-		     uint64_t *_io, uint64_t *_kb);
+/*
+ * What was charged to a slot since it was taken: io and kb.  True where so much
+ * was asked of it that requests wait for longer than a burst.
+ */
+bool sqos_rates_used(struct sqos_rates *rates, const struct sqos_ref *ref,
+		     uint64_t now, uint64_t *_io, uint64_t *_kb);
 
 /*
  * Charges a request to a flow and its group, each a slot or none, and returns

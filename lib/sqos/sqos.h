@@ -231,10 +231,15 @@ struct sqos_nodes {
 	struct sqos_node nodes[SQOS_NODES_MAX];
 };
 
-/* What a node has used of a limit in all, and the limit itself; 0 for none. */
+/*
+ * What a node has used of a limit in all, and the limit itself; 0 for none.
+ * behind: requests wait, so it would use more than it may, however much it did
+ * since it asked last.
+ */
 struct sqos_used {
 	uint64_t io, kb;
 	uint64_t io_limit, kb_limit;
+	bool behind;
 };
 
 /*

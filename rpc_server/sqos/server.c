@@ -217,7 +217,8 @@ static void limit(const uint8_t key[SQOS_RATE_KEY], const struct sqos_ref *ref,
 	uint32_t part = SQOS_WHOLE;
 
 	if (lp_clustering() && (io != 0 || kb != 0)) {
-		sqos_rates_used(rates, ref, &used.io, &used.kb);
+		used.behind = sqos_rates_used(rates, ref, now_ns(), &used.io,
+					      &used.kb);
 		part = state_sqos_part(key, &used, now_ms());
 	}
 	if (part != 0) {

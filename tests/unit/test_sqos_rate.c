@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "sqos/rate.h"
+#include "sqos/sqos.h"
 
 #define SECOND UINT64_C(1000000000)
 #define START (1000 * SECOND)
@@ -69,22 +70,28 @@ struct client {
 	uint64_t window_io;
 };
 
-/* Runs them all until a time; a request is charged as soon as one ended. */
-static void run(struct sqos_rates *rates, struct client *clients,
-		size_t count, uint64_t from, uint64_t until)
+static void begin(struct client *clients, size_t count, uint64_t now)
 {
 	size_t i = 0;
 	size_t k = 0;
 
 	for (i = 0; i < count; i++) {
 		clients[i].done = 0;
-		clients[i].window = from;
+		clients[i].window = now;
 		clients[i].window_io = 0;
 		for (k = 0; k < clients[i].depth; k++) {
-			clients[i].ready[k] = from;
+			clients[i].ready[k] = now;
 		}
 	}
+}
+
+/* Lets them go on until a time; a request is charged as soon as one ended. */
+static void go_on(struct sqos_rates *rates, struct client *clients,
+		  size_t count, uint64_t until)
+{
 	for (;;) {
+		size_t i = 0;
+		size_t k = 0;
 		struct client *next = NULL;
 		size_t slot_of = 0;
 		uint64_t now = UINT64_MAX;
@@ -116,6 +123,13 @@ static void run(struct sqos_rates *rates, struct client *clients,
 		next->done += next->io;
 		next->window_io += next->io;
 	}
+}
+
+static void run(struct sqos_rates *rates, struct client *clients,
+		size_t count, uint64_t from, uint64_t until)
+{
+	begin(clients, count, from);
+	go_on(rates, clients, count, until);
 }
 
 static void test_a_limit_is_exact(void **state)
@@ -423,6 +437,73 @@ static void test_another_start_of_the_machine(void **state)
 			 0);
 }
 
+/* Machines with one limit; each asks for its part every 1.1 seconds. */
+static void machines_run(struct sqos_rates *rates, struct sqos_nodes *nodes,
+			 struct client *machines, uint64_t *_now,
+			 uint64_t seconds)
+{
+	uint64_t end = *_now + seconds * SECOND;
+
+	for (; *_now < end; *_now += SECOND / 10) {
+		uint32_t i = (uint32_t)(*_now / (SECOND / 10) % 11);
+		struct sqos_used used = { .io_limit = 600 };
+		uint32_t part = 0;
+
+		if (i < 3 && machines[i].depth > 0) {
+			used.behind = sqos_rates_used(
+				rates, machines[i].flow, *_now, &used.io,
+				&used.kb);
+			sqos_nodes_ask(nodes, i, &used, *_now / 1000000,
+				       &part);
+			sqos_rates_set(rates, machines[i].flow,
+				       sqos_part(600, part), 0, 0, *_now);
+		}
+		go_on(rates, machines, 3, *_now + SECOND / 10);
+	}
+}
+
+/*
+ * What waits under a small part goes on as it was told when the part grows, so
+ * a machine with much under way uses less than it may, and wants more.
+ */
+static void test_machines_with_much_under_way(void **state)
+{
+	static const size_t depths[] = { 1, 8, 64 };
+	size_t d = 0;
+
+	for (d = 0; d < sizeof(depths) / sizeof(depths[0]); d++) {
+		struct sqos_nodes nodes = {};
+		struct sqos_ref refs[3] = {};
+		struct client machines[3] = {};
+		uint64_t now = START;
+		uint64_t done = 0;
+		uint32_t i = 0;
+
+		for (i = 0; i < 3; i++) {
+			refs[i] = slot(*state, (uint32_t)d * 3 + i, START);
+			machines[i] = (struct client){
+				.flow = &refs[i], .io = 1, .service = 1000000,
+			};
+			sqos_rates_set(*state, &refs[i], 6, 0, 0, START);
+		}
+		/* The first one has all of it when the others come. */
+		for (i = 0; i < 3; i++) {
+			machines[i].depth = depths[d];
+			begin(&machines[i], 1, now);
+			machines_run(*state, &nodes, machines, &now, 10);
+		}
+		for (i = 0; i < 3; i++) {
+			machines[i].done = 0;
+		}
+		machines_run(*state, &nodes, machines, &now, 10);
+		for (i = 0; i < 3; i++) {
+			assert_in_range(machines[i].done, 1700, 2300);
+			done += machines[i].done;
+		}
+		assert_in_range(done, 5850, 6100);
+	}
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -440,6 +521,7 @@ int main(void)
 		TEST(test_processes_take_from_one),
 		TEST(test_slots_are_used_again),
 		TEST(test_another_start_of_the_machine),
+		TEST(test_machines_with_much_under_way),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
