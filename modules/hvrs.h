@@ -341,6 +341,9 @@ uint64_t hvrs_tunnel_charge(const struct hvrs_share *share,
 			    struct files_struct *fsp, size_t length,
 			    void **_flow);
 void hvrs_tunnel_charged(void *flow, size_t length);
+
+/* A request of an open waits still, a slice of its time later. */
+void hvrs_tunnel_waits(struct files_struct *fsp);
 bool hvrs_tunnel_owns(const struct files_struct *fsp);
 
 /* As struct tunnel_server's unlink. */

@@ -319,7 +319,9 @@ static void refuse_on_cluster(struct hvrs_share *share)
 	if (list == NULL || list[0] != '\0') {
 		DBG_ERR("hvrs: share %s: clustering = yes: off, because it "
 			"works on a single machine only, or needs hvrs:coherent "
-			"file system = yes: %s\n", share->name,
+			"file system = yes%s: %s\n", share->name,
+			state_handles_work_on_cluster() ? "" :
+			" (and handles a newer Samba)",
 			list != NULL ? list : "much");
 	}
 	TALLOC_FREE(list);

@@ -99,7 +99,7 @@ static void turn_waited(struct tevent_req *subreq)
 	struct tevent_req *req = tevent_req_callback_data(subreq,
 							  struct tevent_req);
 	struct waiting *state = tevent_req_data(req, struct waiting);
-	const struct files_struct *fsp = state->turn->fsp;
+	struct files_struct *fsp = state->turn->fsp;
 
 	tevent_wakeup_recv(subreq);
 	TALLOC_FREE(subreq);
@@ -107,8 +107,11 @@ static void turn_waited(struct tevent_req *subreq)
 		tevent_req_error(req, ECANCELED);
 	} else if (state->turn->wait == 0) {
 		tevent_req_done(req);
-	} else if (!turn_slice(req)) {
-		tevent_req_error(req, ENOMEM);
+	} else {
+		hvrs_tunnel_waits(fsp);
+		if (!turn_slice(req)) {
+			tevent_req_error(req, ENOMEM);
+		}
 	}
 }
 

@@ -290,6 +290,19 @@ uint64_t hvrs_tunnel_charge(const struct hvrs_share *share,
 	return 0;
 }
 
+void hvrs_tunnel_waits(struct files_struct *fsp)
+{
+	size_t i = 0;
+
+	for (i = 0; i < ARRAY_SIZE(servers); i++) {
+		const struct tunnel_server *server = servers[i].server;
+
+		if (server != NULL && server->waits != NULL) {
+			server->waits(fsp);
+		}
+	}
+}
+
 void hvrs_tunnel_charged(void *flow, size_t length)
 {
 	size_t i = 0;

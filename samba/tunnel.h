@@ -117,6 +117,8 @@ struct tunnel_server {
 	uint64_t (*charge)(struct files_struct *fsp, size_t length,
 			   const char *policy, void **_flow);
 	void (*charged)(void *flow, size_t length);
+	/* One that waits does so still; called a few times a second. */
+	void (*waits)(struct files_struct *fsp);
 	/* The descriptor of a file is about to be closed. */
 	void (*close)(struct files_struct *fsp);
 	/*

@@ -34,6 +34,7 @@ struct slot {
 	_Atomic uint64_t io, kb, least;
 	_Atomic uint64_t io_due, kb_due, least_due;
 	_Atomic uint64_t io_used, kb_used;
+	_Atomic uint64_t told;	/* when the last one that waits may go */
 } __attribute__((aligned(128)));
 
 /* In the place of the first slot. */
@@ -188,6 +189,7 @@ static bool slot_take(struct slot *slot, const uint8_t key[SQOS_RATE_KEY],
 	atomic_store(&slot->least_due, 0);
 	atomic_store(&slot->io_used, 0);
 	atomic_store(&slot->kb_used, 0);
+	atomic_store(&slot->told, 0);
 	/* 0 is kept for what was never used. */
 	*_generation = state + 2 != 0 ? state + 2 : 2;
 	atomic_store(&slot->state, *_generation);
@@ -254,13 +256,6 @@ void sqos_rates_set(struct sqos_rates *rates, const struct sqos_ref *ref,
 	atomic_store(&slot->least, least);
 }
 
-static bool is_behind(_Atomic uint64_t *rate, _Atomic uint64_t *due,
-		      uint64_t now)
-{
-	return atomic_load(rate) != 0 &&
-		atomic_load(due) > now + SQOS_BURST_NS;
-}
-
 bool sqos_rates_used(struct sqos_rates *rates, const struct sqos_ref *ref,
 		     uint64_t now, uint64_t *_io, uint64_t *_kb)
 {
@@ -268,8 +263,8 @@ bool sqos_rates_used(struct sqos_rates *rates, const struct sqos_ref *ref,
 
 	*_io = slot != NULL ? atomic_load(&slot->io_used) : 0;
 	*_kb = slot != NULL ? atomic_load(&slot->kb_used) : 0;
-	return slot != NULL && (is_behind(&slot->io, &slot->io_due, now) ||
-				is_behind(&slot->kb, &slot->kb_due, now));
+	return slot != NULL &&
+		atomic_load(&slot->told) > now + SQOS_BURST_NS;
 }
 
 /* ---- charging ------------------------------------------------------------------- */
@@ -323,10 +318,16 @@ static uint64_t take_both(struct slot *slot, uint64_t io, uint64_t kb,
 			  uint64_t now, uint64_t burst)
 {
 	uint64_t wait = take(&slot->io, &slot->io_due, io, now, burst);
+	uint64_t seen = 0;
 
 	atomic_fetch_add_explicit(&slot->io_used, io, memory_order_relaxed);
 	atomic_fetch_add_explicit(&slot->kb_used, kb, memory_order_relaxed);
-	return longer(wait, take(&slot->kb, &slot->kb_due, kb, now, burst));
+	wait = longer(wait, take(&slot->kb, &slot->kb_due, kb, now, burst));
+	seen = atomic_load_explicit(&slot->told, memory_order_relaxed);
+	while (wait > 0 && seen < now + wait &&
+	       !atomic_compare_exchange_weak(&slot->told, &seen, now + wait)) {
+	}
+	return wait;
 }
 
 /*

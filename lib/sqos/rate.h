@@ -46,8 +46,8 @@ void sqos_rates_set(struct sqos_rates *rates, const struct sqos_ref *ref,
 		    uint64_t io, uint64_t kb, uint64_t least, uint64_t now);
 
 /*
- * What was charged to a slot since it was taken: io and kb.  True where so much
- * was asked of it that requests wait for longer than a burst.
+ * What was charged to a slot since it was taken: io and kb.  True where
+ * requests were told to wait, and will for longer than a burst.
  */
 bool sqos_rates_used(struct sqos_rates *rates, const struct sqos_ref *ref,
 		     uint64_t now, uint64_t *_io, uint64_t *_kb);

@@ -577,6 +577,16 @@ static uint64_t sqos_charge(struct files_struct *fsp, size_t length,
 				  now) + 999) / 1000;
 }
 
+/* Its part of a limit is lost to whoever does not ask for it any more. */
+static void sqos_waits(struct files_struct *fsp)
+{
+	struct attached *one = find(fsp);
+
+	if (one != NULL && now_ns() / 1000000 - one->told >= 1000) {
+		look_again(fsp, one);
+	}
+}
+
 /*
  * Did a flow get its minimum, where it asked for that much?  It asked where it
  * would have had it, had every request been answered at once.
@@ -709,6 +719,7 @@ const struct tunnel_server *hvrs_tunnel_server(void)
 		.ioctl = sqos_ioctl,
 		.charge = sqos_charge,
 		.charged = sqos_charged,
+		.waits = sqos_waits,
 		.close = sqos_close,
 		.save = sqos_save,
 		.restore = sqos_restore,

@@ -437,16 +437,39 @@ static void test_another_start_of_the_machine(void **state)
 			 0);
 }
 
+/* What was told to wait under a small limit does, when it has grown. */
+static void test_who_waits_is_behind(void **state)
+{
+	struct sqos_ref ref = slot(*state, 1, START);
+	uint64_t io = 0;
+	uint64_t kb = 0;
+	size_t i = 0;
+
+	sqos_rates_set(*state, &ref, 2, 0, 0, START);
+	assert_false(sqos_rates_used(*state, &ref, START, &io, &kb));
+	for (i = 0; i < 16; i++) {
+		sqos_rates_charge(*state, &ref, NULL, 1, 8, START);
+	}
+	assert_true(sqos_rates_used(*state, &ref, START, &io, &kb));
+	assert_int_equal(io, 16);
+	assert_int_equal(kb, 128);
+	sqos_rates_set(*state, &ref, 100, 0, 0, START + SECOND);
+	assert_true(sqos_rates_used(*state, &ref, START + 7 * SECOND, &io,
+				    &kb));
+	assert_false(sqos_rates_used(*state, &ref, START + 8 * SECOND, &io,
+				     &kb));
+}
+
 /* Machines with one limit; each asks for its part every 1.1 seconds. */
 static void machines_run(struct sqos_rates *rates, struct sqos_nodes *nodes,
-			 struct client *machines, uint64_t *_now,
-			 uint64_t seconds)
+			 struct client *machines, uint64_t limit,
+			 uint64_t *_now, uint64_t seconds)
 {
 	uint64_t end = *_now + seconds * SECOND;
 
 	for (; *_now < end; *_now += SECOND / 10) {
 		uint32_t i = (uint32_t)(*_now / (SECOND / 10) % 11);
-		struct sqos_used used = { .io_limit = 600 };
+		struct sqos_used used = { .io_limit = limit };
 		uint32_t part = 0;
 
 		if (i < 3 && machines[i].depth > 0) {
@@ -456,7 +479,7 @@ static void machines_run(struct sqos_rates *rates, struct sqos_nodes *nodes,
 			sqos_nodes_ask(nodes, i, &used, *_now / 1000000,
 				       &part);
 			sqos_rates_set(rates, machines[i].flow,
-				       sqos_part(600, part), 0, 0, *_now);
+				       sqos_part(limit, part), 0, 0, *_now);
 		}
 		go_on(rates, machines, 3, *_now + SECOND / 10);
 	}
@@ -468,10 +491,16 @@ static void machines_run(struct sqos_rates *rates, struct sqos_nodes *nodes,
  */
 static void test_machines_with_much_under_way(void **state)
 {
-	static const size_t depths[] = { 1, 8, 64 };
+	static const struct {
+		uint64_t limit;
+		size_t depth;
+	} rows[] = {
+		{ 600, 1 }, { 600, 8 }, { 600, 64 }, { 200, 16 },
+	};
 	size_t d = 0;
 
-	for (d = 0; d < sizeof(depths) / sizeof(depths[0]); d++) {
+	for (d = 0; d < sizeof(rows) / sizeof(rows[0]); d++) {
+		uint64_t limit = rows[d].limit;
 		struct sqos_nodes nodes = {};
 		struct sqos_ref refs[3] = {};
 		struct client machines[3] = {};
@@ -484,23 +513,26 @@ static void test_machines_with_much_under_way(void **state)
 			machines[i] = (struct client){
 				.flow = &refs[i], .io = 1, .service = 1000000,
 			};
-			sqos_rates_set(*state, &refs[i], 6, 0, 0, START);
+			sqos_rates_set(*state, &refs[i], limit / 100, 0, 0,
+				       START);
 		}
 		/* The first one has all of it when the others come. */
 		for (i = 0; i < 3; i++) {
-			machines[i].depth = depths[d];
+			machines[i].depth = rows[d].depth;
 			begin(&machines[i], 1, now);
-			machines_run(*state, &nodes, machines, &now, 10);
+			machines_run(*state, &nodes, machines, limit, &now,
+				     14);
 		}
 		for (i = 0; i < 3; i++) {
 			machines[i].done = 0;
 		}
-		machines_run(*state, &nodes, machines, &now, 10);
+		machines_run(*state, &nodes, machines, limit, &now, 10);
 		for (i = 0; i < 3; i++) {
-			assert_in_range(machines[i].done, 1700, 2300);
+			assert_in_range(machines[i].done, limit * 28 / 10,
+					limit * 39 / 10);
 			done += machines[i].done;
 		}
-		assert_in_range(done, 5850, 6100);
+		assert_in_range(done, limit * 97 / 10, limit * 102 / 10);
 	}
 }
 
@@ -521,6 +553,7 @@ int main(void)
 		TEST(test_processes_take_from_one),
 		TEST(test_slots_are_used_again),
 		TEST(test_another_start_of_the_machine),
+		TEST(test_who_waits_is_behind),
 		TEST(test_machines_with_much_under_way),
 	};
 
