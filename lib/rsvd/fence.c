@@ -573,6 +573,23 @@ bool rsvd_fence_is_held_at(const char *path, uint32_t slot)
 	return ret != 0 || type != F_UNLCK;
 }
 
+bool rsvd_fence_is_used_at(const char *path)
+{
+	struct flock lock = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_SLOT,
+		.l_len = RSVD_FENCE_SLOTS,
+	};
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	bool used = false;
+
+	if (fd < 0) {
+		return errno != ENOENT;
+	}
+	used = fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+	close(fd);
+	return used;
+}
+
 /*
  * What a slot says now: 0; 1 where nobody has let anything in by it yet;
  * -ENOENT where nobody ever had it, nor any behind it; or it is not known.

@@ -75,6 +75,9 @@ int rsvd_fence_error(const struct rsvd_fence *fence);
 bool rsvd_fence_is_held(const struct rsvd_fence *fence, uint32_t slot);
 bool rsvd_fence_is_held_at(const char *path, uint32_t slot);
 
+/* Whether anybody has any slot of the file at path; false where it is not. */
+bool rsvd_fence_is_used_at(const char *path);
+
 /* Which slot this is. */
 uint32_t rsvd_fence_slot(const struct rsvd_fence *fence);
 

@@ -525,3 +525,20 @@ int vhdx_share_apart_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
 {
 	return share_open(mem_ctx, ev, path, true, _share);
 }
+
+bool vhdx_share_is_used_at(const char *path)
+{
+	struct flock lock = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET,
+		.l_start = MEMBER_BYTE, .l_len = 1,
+	};
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	bool used = false;
+
+	if (fd < 0) {
+		return errno != ENOENT;
+	}
+	used = fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+	close(fd);
+	return used;
+}

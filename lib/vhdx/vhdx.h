@@ -560,4 +560,7 @@ int vhdx_share_file_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
 int vhdx_share_apart_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
 			  const char *path, struct vhdx_share **_share);
 
+/* Whether either has a member at path; false where there is no such file. */
+bool vhdx_share_is_used_at(const char *path);
+
 #endif

@@ -521,6 +521,21 @@ bool rsvd_admit_keep(struct rsvd_open *open)
 	return open->kept;
 }
 
+bool rsvd_admit_is_used(const struct file_id *id)
+{
+	char *fence = rsvd_admit_path(talloc_tos(), id, "fence");
+	char *disk = rsvd_admit_path(talloc_tos(), id, "disk");
+	bool used = fence == NULL || disk == NULL;
+
+	become_root();
+	used = used || rsvd_fence_is_used_at(fence) ||
+		vhdx_share_is_used_at(disk);
+	unbecome_root();
+	TALLOC_FREE(fence);
+	TALLOC_FREE(disk);
+	return used;
+}
+
 bool rsvd_admit_is_shared(const struct file_id *id,
 			  const struct rsvd_open *except)
 {

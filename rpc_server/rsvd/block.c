@@ -7,6 +7,8 @@
 
 #define POLL_FIRST_US 100
 #define POLL_MOST_US 2000
+/* How long a lock of the fence may be another's before somebody hears of it. */
+#define LOCK_TELL_MS 30000
 /* When the record could not be had for the end of a block. */
 #define END_AGAIN_MS 200
 
@@ -49,6 +51,7 @@ struct lock_state {
 	struct rsvd_open *open;
 	enum rsvd_fence_lock lock;
 	unsigned poll_us;
+	uint64_t tell_ms;	/* when to say that it takes long */
 };
 
 static void lock_try(struct tevent_req *req);
@@ -80,6 +83,13 @@ static void lock_try(struct tevent_req *req)
 		tevent_req_nterror(req, map_nt_error_from_unix(-ret));
 		return;
 	}
+	if (rsvd_admit_now_ms() >= state->tell_ms) {
+		DBG_ERR("hvrs: shared disk %s: another process has had its "
+			"files to itself for %d seconds; snapshots and merges "
+			"wait for it\n", state->open->path,
+			LOCK_TELL_MS / 1000);
+		state->tell_ms = UINT64_MAX;
+	}
 	state->poll_us = MIN(2 * state->poll_us, 20000);
 	if (tevent_add_timer(state->open->ev, state,
 			     timeval_current_ofs_usec(state->poll_us),
@@ -101,6 +111,7 @@ struct tevent_req *rsvd_lock_send(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 	state->open = open;
 	state->lock = lock;
 	state->poll_us = 500;
+	state->tell_ms = rsvd_admit_now_ms() + LOCK_TELL_MS;
 	lock_try(req);
 	if (!tevent_req_is_in_progress(req)) {
 		return tevent_req_post(req, open->ev);

@@ -122,6 +122,14 @@ bool rsvd_erase_unlink(struct vfs_handle_struct *handle,
 	if (open == NULL) {
 		return false;
 	}
+	if (rsvd_admit_is_apart() && rsvd_admit_is_shared(&id, open)) {
+		/* What smbd knows of them may have gone with a node. */
+		DBG_ERR("hvrs: shared disk %s: it is not deleted, as other "
+			"nodes have it open\n", open->path);
+		errno = EBUSY;
+		*_ret = -1;
+		return true;
+	}
 	*_ret = erase(open, handle, dirfsp, smb_fname);
 	return true;
 }

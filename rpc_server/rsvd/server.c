@@ -468,12 +468,39 @@ static NTSTATUS create_shared(const struct tunnel_create *c)
 	return status;
 }
 
+/*
+ * A plain writer of a shared disk, on a cluster: what smbd knows of the disk's
+ * opens may have gone with a node that had it last.
+ */
+static bool is_kept_out(const struct tunnel_create *c)
+{
+	uint32_t wanted = c->access_mask;
+	struct file_id id = {};
+
+	if (!rsvd_admit_is_apart() || !VALID_STAT(c->smb_fname->st) ||
+	    !S_ISREG(c->smb_fname->st.st_ex_mode)) {
+		return false;
+	}
+	se_map_generic(&wanted, &file_mapping);
+	if ((wanted & (WRITES | DELETE_ACCESS | MAXIMUM_ALLOWED_ACCESS)) == 0 &&
+	    (c->disposition == FILE_OPEN || c->disposition == FILE_OPEN_IF ||
+	     c->disposition == FILE_CREATE)) {
+		return false;
+	}
+	id = vfs_file_id_from_sbuf(c->handle->conn, &c->smb_fname->st);
+	return rsvd_admit_is_used(&id);
+}
+
 static bool rsvd_create(const struct tunnel_create *c, NTSTATUS *_status)
 {
 	const struct smb2_create_blob *blob = NULL;
 
 	if (c->suffix) {
 		*_status = create_shared(c);
+		return true;
+	}
+	if (is_kept_out(c)) {
+		*_status = NT_STATUS_SHARING_VIOLATION;
 		return true;
 	}
 	blob = context_find(c);

@@ -350,6 +350,12 @@ bool rsvd_admit_is_late(struct rsvd_seen *seen,
 /* Ends a block whose process or time is over; true where it did. */
 bool rsvd_admit_recover(struct rsvd_open *open, struct rsvd_record *record);
 
+/*
+ * Whether a process of any node has the file open as a shared disk, or as the
+ * file of a set that is written to, by the locks of the nodes' folder alone.
+ */
+bool rsvd_admit_is_used(const struct file_id *id);
+
 /* Whether the record names an open of this disk, other than the one given. */
 bool rsvd_admit_is_shared(const struct file_id *id,
 			  const struct rsvd_open *except);

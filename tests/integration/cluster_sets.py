@@ -16,7 +16,7 @@ import lab
 import rsvd
 import smb2
 import test_rsvd_steps
-from nodes import ADDRESS, cluster
+from nodes import ADDRESS, cluster, on
 
 FOLDER = '/srv/shared/vm'
 DIE = '/lab/die/'
@@ -94,10 +94,10 @@ class Case(OnNodes, rsvd.Case):
         super().setUp()
         rsvd.make_set(self.path('set.vhds'), self.size)
 
-    def on(self, node, timeout=60):
+    def on(self, node, timeout=60, **how):
         tree = self.server.through(node, timeout)
         self.connections.append(tree.connection)
-        return self.disk(self.name, tree=tree, version=2)
+        return self.disk(self.name, tree=tree, version=2, **how)
 
     def old(self, node, ident):
         tree = self.server.through(node)
@@ -194,6 +194,51 @@ class Opens(Case):
                          self.old(2, ident).read_status(0, 4096))
         self.assertEqual((0, lab.pattern(4096, 3)),
                          self.on(2).read_status(0, 4096))
+
+
+class End(Case):
+
+    def test_a_set_that_is_to_go_goes_with_its_last_open_on_any_node(self):
+        access = rsvd.ACCESS | smb2.DELETE
+        one, other = self.on(0, access=access), self.on(1)
+        self.expect(0, one.write_status(0, lab.pattern(4096, 1)))
+        ident = one.snapshot()
+        self.expect(0, one.extract('own.vhdx', ident, flags=1))
+        one.close()
+        with self.assertRaises(smb2.StatusError):
+            self.on(2)
+        self.expect(0, other.write_status(0, lab.pattern(4096, 2)))
+        self.assertEqual((0, lab.pattern(4096, 2)),
+                         other.read_status(0, 4096))
+        other.close()
+        self.assertEqual(['disk.vhdx', 'own.vhdx'],
+                         sorted(os.listdir(self.path(''))))
+
+
+class Strangers(Case):
+
+    def forget(self, name):
+        """What CTDB's database says of the opens of a file."""
+        st = os.stat(self.path(name))
+        on(2, 'ctdb', 'deletekey', 'locking.tdb', '0x' + struct.pack(
+            '<QQQ', st.st_dev, st.st_ino, 0).hex())
+
+    def test_a_plain_writer_is_kept_out_whatever_ctdb_has_lost(self):
+        disk = self.on(0)
+        self.expect(0, disk.write_status(0, lab.pattern(4096, 1)))
+        (leaf,) = [name for name in os.listdir(self.path(''))
+                   if name.endswith('.avhdx')]
+        tree = self.server.through(1)
+        self.connections.append(tree.connection)
+        for name in ('set.vhds', leaf):
+            self.forget(name)
+            with self.assertRaises(smb2.StatusError) as caught:
+                tree.create('t/' + name)
+            self.expect(rsvd.SHARING_VIOLATION, caught.exception.status)
+            tree.create('t/' + name, smb2.READ).close()
+        disk.close()
+        for name in ('set.vhds', leaf):
+            tree.create('t/' + name).close()
 
 
 class Locked(Case):

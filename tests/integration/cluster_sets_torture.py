@@ -110,8 +110,8 @@ class Torture(Case):
 
     def kill(self):
         """A process that serves the set, or all of a node; and its start."""
-        node = self.draw.randrange(3)
-        if self.draw.random() < 0.7:
+        node = self.draw.choice([n for n in range(3) if n != self.down])
+        if self.down is not None or self.draw.random() < 0.7:
             on(node, 'sh', '-c', 'p=$(pgrep -f "^smbd: client" | shuf -n 1); '
                '[ -z "$p" ] || kill -9 $p')
             self.killed['process'] += 1
