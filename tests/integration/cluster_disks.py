@@ -182,6 +182,38 @@ class Contents(Case):
         self.assertEqual(120, struct.unpack_from(
             '<Q', disk.read_status(0, SECTOR)[1])[0])
 
+    def test_compare_and_write_beside_a_plain_write(self):
+        """The plain one comes before, and the comparison fails, or behind:
+        never in the middle, so it is what is there in the end."""
+        self.make()
+        disks = [self.disk(0), self.disk(1)]
+        self.expect(0, disks[1].write_status(0, bytes(MIB)))
+        old, same, draw = bytes(SECTOR), 0, random.Random(2)
+        for turn in range(1, 301):
+            new = struct.pack('<Q', turn).ljust(SECTOR, b'n')
+            plain = struct.pack('<Q', turn).ljust(MIB, b'p')
+            errors = []
+
+            def write():
+                status = disks[1].write_status(0, plain)
+                if status != 0:
+                    errors.append(status)
+
+            writer = threading.Thread(target=write)
+            writer.start()
+            time.sleep(draw.uniform(0, 0.008))
+            result = disks[0].scsi([0x89] + [0] * 12 + [1], old + new)
+            writer.join()
+            self.assertEqual([], errors)
+            if result.status == 0:
+                same += 1
+            else:
+                self.assertEqual(0x0E1D00, result.sense)
+            old = disks[0].read_status(0, SECTOR)[1]
+            self.assertEqual(plain[:SECTOR], old, 'turn %d' % turn)
+        # Both were seen to come first.
+        self.assertTrue(0 < same < 300, same)
+
     def store(self, node, folder):
         """smbd of a node anew, with another store."""
         on(node, 'sh', '-c', 'mkdir -m 700 -p %s; sed -i "s#hvrs:handle store '
