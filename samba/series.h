@@ -100,15 +100,19 @@ static inline NTSTATUS series_entry_do(
 #endif
 }
 
-#if !SERIES_IS(SERIES_4_22)
-/* A name, its folder, and the name in that. */
-static inline NTSTATUS series_convert_old(TALLOC_CTX *mem_ctx,
-					  struct connection_struct *conn,
-					  const char *name,
-					  struct files_struct **_dirfsp,
-					  struct smb_filename **_full,
-					  struct smb_filename **_relative)
+/* A name as CREATE looks it up: its folder, itself, and its name in that. */
+static inline NTSTATUS series_convert(TALLOC_CTX *mem_ctx,
+				      struct connection_struct *conn,
+				      const char *name,
+				      struct files_struct **_dirfsp,
+				      struct smb_filename **_full,
+				      struct smb_filename **_relative)
 {
+#if SERIES_IS(SERIES_4_22)
+	return filename_convert_dirfsp_rel(mem_ctx, conn, conn->cwd_fsp, name,
+					   UCF_LCOMP_LNK_OK, 0, _dirfsp,
+					   _full, _relative);
+#else
 	const char *last = NULL;
 	NTSTATUS status = filename_convert_dirfsp(mem_ctx, conn, name, 0, 0,
 						  _dirfsp, _full);
@@ -122,24 +126,6 @@ static inline NTSTATUS series_convert_old(TALLOC_CTX *mem_ctx,
 		(*_full)->stream_name, &(*_full)->st, (*_full)->twrp,
 		(*_full)->flags);
 	return *_relative != NULL ? NT_STATUS_OK : NT_STATUS_NO_MEMORY;
-}
-#endif
-
-/* A name as CREATE looks it up. */
-static inline NTSTATUS series_convert(TALLOC_CTX *mem_ctx,
-				      struct connection_struct *conn,
-				      const char *name,
-				      struct files_struct **_dirfsp,
-				      struct smb_filename **_full,
-				      struct smb_filename **_relative)
-{
-#if SERIES_IS(SERIES_4_22)
-	return filename_convert_dirfsp_rel(mem_ctx, conn, conn->cwd_fsp, name,
-					   UCF_LCOMP_LNK_OK, 0, _dirfsp,
-					   _full, _relative);
-#else
-	return series_convert_old(mem_ctx, conn, name, _dirfsp, _full,
-				  _relative);
 #endif
 }
 
@@ -160,8 +146,8 @@ static inline NTSTATUS series_convert_plain(TALLOC_CTX *mem_ctx,
 	TALLOC_FREE(symlink);
 	return status;
 #else
-	NTSTATUS status = series_convert_old(mem_ctx, conn, name, _dirfsp,
-					     _full, _relative);
+	NTSTATUS status = series_convert(mem_ctx, conn, name, _dirfsp, _full,
+					 _relative);
 	struct stat st = {};
 	bool exists = false;
 

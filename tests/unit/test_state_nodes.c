@@ -98,7 +98,7 @@ static void *other_tells(void *unused)
 static char other_commits(void)
 {
 	struct state_log_point point = {};
-	pthread_t thread = {};
+	pthread_t thread = 0;
 	int ret = 0;
 
 	other_append(7, 100);
