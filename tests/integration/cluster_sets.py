@@ -445,5 +445,28 @@ class Deaths(Case):
         self.assertEqual(then[0], self.content(self.on(2)))
 
 
+class Erase(Case):
+
+    def test_a_set_that_is_deleted_goes_with_the_last_of_all_nodes(self):
+        first = self.on(0, access=rsvd.ACCESS | smb2.DELETE)
+        second = self.on(1)
+        data = lab.pattern(MIB, 1)
+        self.expect(0, first.write_status(0, data))
+        ident = first.snapshot(0)
+        self.expect(0, first.extract('x.vhdx', ident, flags=1))
+        first.close()
+        self.assertEqual((0, data), second.read_status(0, MIB))
+        with self.assertRaises(smb2.StatusError) as caught:
+            self.on(2)
+        self.assertEqual(hex(0xC0000056), hex(caught.exception.status))
+        second.close()
+        self.assertEqual(['disk.vhdx', 'x.vhdx'],
+                         sorted(os.listdir(self.path(''))))
+        raw = self.path('raw')
+        lab.run('hvrs-vhd', 'convert', '--format', 'raw', self.path('x.vhdx'),
+                raw)
+        self.assertEqual(data, lab.content(raw, 0, MIB))
+
+
 if __name__ == '__main__':
     unittest.main()
