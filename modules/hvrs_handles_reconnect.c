@@ -226,6 +226,7 @@ static NTSTATUS recreate_check(struct smbd_smb2_request *req,
 			       struct handle_reconnect *want)
 {
 	enum handle_verdict verdict = verdict_of(req, session_info, h, want);
+	struct server_id me = messaging_server_id(req->sconn->msg_ctx);
 	enum global_state global = GLOBAL_NONE;
 	enum hvrs_fence fence = FENCE_GONE;
 
@@ -237,10 +238,12 @@ static NTSTATUS recreate_check(struct smbd_smb2_request *req,
 	fence = hvrs_fence(h, 0);
 	if (fence != FENCE_GONE) {
 		/*
-		 * The client may come again.  A process of another node may
-		 * not know yet that it has lost the client, or its node.
+		 * The client may come again.  Another process may not know yet
+		 * that it has lost the client, or its node: smbd has all
+		 * connections of a client in one, unless that hangs.
 		 */
-		return fence == FENCE_ENDING || !procid_is_local(&h->owner) ||
+		return fence == FENCE_ENDING ||
+			!server_id_equal(&h->owner, &me) ||
 			hvrs_is_leaving_here(req->xconn->client,
 					     h->record.id) ?
 			NT_STATUS_FILE_NOT_AVAILABLE :

@@ -16,7 +16,7 @@ import unittest
 import smb2
 import test_handles_torture as torture
 from cluster_handles import FOLDER, Case, Client, follower
-from nodes import cluster
+from nodes import cluster, on
 from smb2 import FILE_NOT_AVAILABLE, OK, SHARING_VIOLATION, StatusError
 
 DEATHS = int(os.environ.get('HVRS_NODE_DEATHS') or 3)
@@ -105,6 +105,9 @@ class Torture(Case):
         self.token, self.written = torture.Token(), 0
         self.last, self.delays = None, []
         self.forgotten = self.powered = 0
+
+    def listed(self):
+        return on(self.up[0], 'hvrsctl', 'handles', '--json')
 
     def strangers(self, node, victims):
         for victim in victims:

@@ -247,10 +247,7 @@ class Opener(Worker):
                     self.test.forgotten += 1
                     assert self.test.forgotten <= 2 * self.test.powered, (
                         str(error), self.test.last, self.test.powered,
-                        self.backs[-6:], lab.run(
-                            'hvrsctl', 'handles', '--json', '--state-dir',
-                            self.test.server.directory + '/lock',
-                            check=False)[-1500:])
+                        self.backs[-6:], self.test.listed()[-1500:])
                     self.round += 1
                     return
                 assert error.status == FILE_NOT_AVAILABLE and \
@@ -308,6 +305,11 @@ class Torture(unittest.TestCase):
         self.token, self.written = Token(), 0
         self.last, self.delays = None, []
         self.forgotten = self.powered = 0
+
+    def listed(self):
+        """What hvrsctl tells of all handles."""
+        return lab.run('hvrsctl', 'handles', '--json', '--state-dir',
+                       self.server.directory + '/lock', check=False)
 
     # ---- ways to kill --------------------------------------------------------
 
