@@ -18,6 +18,7 @@ from rsvd import CONFLICT, IGNORE, PREEMPT, RESERVE, WE, WE_RO
 MIB = 1 << 20
 
 
+@unittest.skipIf(lab.SERIES < (4, 22), 'no handles on a cluster of it')
 class Kept(OnNodes, rsvd.Case):
     """A persistent shared open goes from node to node."""
 
