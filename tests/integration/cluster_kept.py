@@ -117,7 +117,7 @@ class Kept(OnNodes, rsvd.Case):
             for at in range(0, 65536, 4096):
                 disk.write_send(at, b'z' * 4096)
             with self.assertRaises((OSError, smb2.StatusError)):
-                self.back(disk, 1, 10)
+                self.back(disk, 1, 7)
             self.expect(CONFLICT, other.write_status(0, bytes(512)))
         finally:
             cluster('thaw-node', str(node))

@@ -81,7 +81,10 @@ class Steps(OnNodes, test_rsvd_steps.Steps):
                               '%s at %d MiB' % (what, at))
 
     def each(self, steps):
-        for step, everything in super().each(steps):
+        # The others are as those before them, for who is on another node.
+        some = [step for step in steps if step not in (
+            'merge-noted', 'merge-built', 'merge-tidied')]
+        for step, everything in super().each(some):
             if not everything:
                 yield step, False
 
