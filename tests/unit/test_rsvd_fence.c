@@ -542,7 +542,12 @@ static void test_a_slot_tells_its_process(void **test)
 	assert_false(rsvd_fence_is_held(b, 0));
 	assert_false(rsvd_fence_is_held_at(p->path, 0));
 	assert_false(rsvd_fence_is_held_at("/nowhere/fence", 0));
+	assert_false(rsvd_fence_is_held(b, RSVD_FENCE_NO_SLOT));
+	assert_false(rsvd_fence_is_held_at(p->path, RSVD_FENCE_NO_SLOT));
+	assert_true(rsvd_fence_is_used_at(p->path));
 	talloc_free(b);
+	assert_false(rsvd_fence_is_used_at(p->path));
+	assert_false(rsvd_fence_is_used_at("/nowhere/fence"));
 }
 
 #define T(test) \

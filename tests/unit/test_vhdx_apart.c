@@ -263,6 +263,44 @@ static void test_one_goes_in_the_middle_of_its_turn(void **state)
 	assert_true(there > 0 && gone > 0);
 }
 
+static void test_a_size_is_what_the_others_have(void **state)
+{
+	struct fixture *f = *state;
+	struct vhdx_info info = {};
+	struct vhdx *disk = NULL;
+	uint64_t seed = 0;
+
+	for (seed = 1; seed <= 16; seed++) {
+		begin(f);
+		assert_int_equal(vhdx_resize(f->a->disk, 2 * SIZE, false), 0);
+		end_of_a(f, mem_store_events(f->a->ms), seed);
+		put(f, f->b, 3, 5, MIB);
+		vhdx_info_get(f->b->disk, &info);
+		assert_int_equal(info.size, 2 * SIZE);
+		put(f, f->b, 2 * SIZE / MIB - 1, 6, MIB);
+		disk = end_of_b(f);
+		vhdx_info_get(disk, &info);
+		assert_int_equal(info.size, 2 * SIZE);
+		assert_int_equal(get(f, disk, 0, 0), 1);
+		assert_int_equal(get(f, disk, 2 * SIZE / MIB - 1, 0), 6);
+		TALLOC_FREE(f->b);
+	}
+}
+
+static void test_who_is_a_member_is_told(void **state)
+{
+	struct fixture *f = *state;
+	struct vhdx_share *share = NULL;
+
+	assert_false(vhdx_share_is_used_at(f->share));
+	assert_int_equal(vhdx_share_apart_open(f->mem_ctx, f->ev, f->share,
+					       &share), 0);
+	assert_true(vhdx_share_is_used_at(f->share));
+	talloc_free(share);
+	assert_false(vhdx_share_is_used_at(f->share));
+	assert_false(vhdx_share_is_used_at("/nowhere/disk"));
+}
+
 #define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -270,6 +308,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_what_one_was_told_the_others_have),
 		T(test_one_goes_in_the_middle_of_its_turn),
+		T(test_a_size_is_what_the_others_have),
+		T(test_who_is_a_member_is_told),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
