@@ -562,9 +562,33 @@ static uint64_t close_begin(struct files_struct *fsp,
 }
 
 /* The record goes last: smbd may end before the close is whole. */
-static void close_end(uint64_t id)
+/*
+ * Where CTDB has lost the file's entries since they were looked for, smbd has
+ * closed the file and let all else be: it is done by the record.
+ */
+static void close_end(uint64_t id, NTSTATUS *status)
 {
-	state_handles_drop(id);
+	struct state_handle *h = NULL;
+	struct state_log_point point = {};
+
+	if (!lp_clustering() ||
+	    !NT_STATUS_EQUAL(*status, NT_STATUS_NOT_FOUND)) {
+		state_handles_drop(id);
+		return;
+	}
+	h = state_handles_fetch(talloc_tos(), id);
+	if (h != NULL) {
+		h->connected = false;
+		h->leaving = false;
+		h->record.waiting_since_ms = 1;
+		h->record.timeout_ms = 0;
+		/* Else it is over, and ends with the next look at it. */
+		if (state_handles_store(h, &point) == 0) {
+			hvrs_handle_end(h);
+		}
+	}
+	TALLOC_FREE(h);
+	*status = NT_STATUS_OK;
 }
 
 static void lease_down(struct smbXsrv_client *client,
@@ -641,7 +665,7 @@ static const struct hooks_handles handles_client = {
 	.open = hvrs_handles_open,
 	.entered = hvrs_handles_entered,
 	.begin = hvrs_handles_begin,
-	.locking = hvrs_handles_locking,
+	.look_first = hvrs_handles_look_first,
 	.ghost = hvrs_handles_ghost,
 	.named = hvrs_handles_named,
 	.reply = hvrs_handles_reply,

@@ -188,7 +188,7 @@ NTSTATUS hvrs_handles_recreate(struct smbd_smb2_request *req,
 			       uint64_t *persistent_id,
 			       const struct GUID *create_guid);
 void hvrs_handles_begin(void);
-void hvrs_handles_locking(struct files_struct *fsp);
+void hvrs_handles_look_first(struct files_struct *fsp);
 bool hvrs_handles_ghost(const struct share_mode_entry *e);
 void hvrs_handles_promise(void);	/* about to tell a client something */
 void hvrs_handles_look_start(void);

@@ -124,7 +124,7 @@ static void heal(void)
 	}
 }
 
-void hvrs_handles_locking(struct files_struct *fsp)
+void hvrs_handles_look_first(struct files_struct *fsp)
 {
 	struct hvrs_open *open = NULL;
 

@@ -66,6 +66,7 @@ static NTSTATUS (*core_prepare_lock)(
 #endif
 static NTSTATUS (*core_dispatch)(struct smbd_smb2_request *);
 static NTSTATUS (*core_process_lock)(struct smbd_smb2_request *);
+static NTSTATUS (*core_process_close)(struct smbd_smb2_request *);
 static struct tevent_req *(*core_close_previous)(
 	TALLOC_CTX *, struct tevent_context *, struct smbXsrv_connection *,
 	struct auth_session_info *, uint64_t, uint64_t);
@@ -135,7 +136,8 @@ static NTSTATUS hooked_dispatch(struct smbd_smb2_request *req)
 	return core_dispatch(req);
 }
 
-static NTSTATUS hooked_process_lock(struct smbd_smb2_request *req)
+/* The same place of the file in both. */
+static void look_first(struct smbd_smb2_request *req)
 {
 	const uint8_t *body = SMBD_SMB2_IN_BODY_PTR(req);
 	struct files_struct *fsp = NULL;
@@ -144,9 +146,20 @@ static NTSTATUS hooked_process_lock(struct smbd_smb2_request *req)
 		fsp = file_fsp_smb2(req, BVAL(body, 8), BVAL(body, 16));
 	}
 	if (fsp != NULL) {
-		client->locking(fsp);
+		client->look_first(fsp);
 	}
+}
+
+static NTSTATUS hooked_process_lock(struct smbd_smb2_request *req)
+{
+	look_first(req);
 	return core_process_lock(req);
+}
+
+static NTSTATUS hooked_process_close(struct smbd_smb2_request *req)
+{
+	look_first(req);
+	return core_process_close(req);
 }
 
 static NTSTATUS hooked_create_file(
@@ -600,7 +613,7 @@ static NTSTATUS hooked_close(struct smb_request *req,
 	status = core_close(req, fsp, type);
 	step("closed");
 	if (id != 0) {
-		client->close_end(id);
+		client->close_end(id, &status);
 	}
 	step("dropped");
 	return status;
@@ -844,6 +857,8 @@ const struct plt_hook hooks_handles_rows[] = {
 	  (void **)&core_dispatch },
 	{ "smbd_smb2_request_process_lock", hooked_process_lock,
 	  (void **)&core_process_lock },
+	{ "smbd_smb2_request_process_close", hooked_process_close,
+	  (void **)&core_process_close },
 	{ "smb2srv_session_close_previous_send", hooked_close_previous,
 	  (void **)&core_close_previous },
 };

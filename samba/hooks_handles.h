@@ -44,8 +44,8 @@ struct hooks_handles {
 	/* A request before the core looks at it. */
 	void (*begin)(void);
 
-	/* A LOCK request, and the file that it is about. */
-	void (*locking)(struct files_struct *fsp);
+	/* A LOCK or CLOSE request, and the file that it is about. */
+	void (*look_first)(struct files_struct *fsp);
 
 	/* Whether an entry is of no open of the process that it names. */
 	bool (*ghost)(const struct share_mode_entry *e);
@@ -87,7 +87,7 @@ struct hooks_handles {
 	/* A file is closed: before, and after; type as the core has it. */
 	uint64_t (*close_begin)(struct files_struct *fsp,
 				enum file_close_type type);
-	void (*close_end)(uint64_t id);
+	void (*close_end)(uint64_t id, NTSTATUS *status);
 
 	/* Whether a share mode entry of a dead process is to be kept. */
 	bool (*protect)(const struct share_mode_entry *e);

@@ -292,6 +292,18 @@ class Handles(Case):
         self.assertEqual(OK, again.lock(100, 10, unlock=True))
         self.assertEqual(OK, again.close())
 
+    def test_the_entries_of_an_open_are_lost(self):
+        """Of one that is closed, and of one whose file goes with it."""
+        for how in ({}, {'options': smb2.DELETE_ON_CLOSE}):
+            client, file = self.owned(0, **how)
+            on(2, 'ctdb', 'deletekey', 'locking.tdb', '0x' + self.key().hex())
+            self.assertEqual(OK, file.close())
+            self.assertEqual([], self.listed(0))
+            path = '%s/%s' % (FOLDER, self.name())
+            self.assertEqual(not how, os.path.exists(path))
+            if not how:
+                self.assertEqual(OK, self.stranger(1))
+
     def test_a_lock_that_it_gave_up_is_back(self):
         client, file = self.owned(0)
         self.assertEqual(OK, file.lock(100, 10))
