@@ -211,6 +211,7 @@ bool hvrs_handles_agree(struct hvrs_share *share,
 {
 	SMB_STRUCT_STAT st = {};
 	struct file_id file = {};
+	int same = 0;
 
 	if (!lp_clustering() || share->agreed) {
 		return true;
@@ -222,8 +223,9 @@ bool hvrs_handles_agree(struct hvrs_share *share,
 		return false;
 	}
 	file = vfs_file_id_from_sbuf(conn, &st);
-	share->agreed = state_handles_same_ids(conn->connectpath, &file);
-	share->disagreed = !share->agreed;
+	same = state_handles_same_ids(conn->connectpath, &file);
+	share->agreed = same == 1;
+	share->disagreed = same == 0;
 	if (share->disagreed) {
 		DBG_ERR("hvrs: share %s: the ids of its files are not those "
 			"that another node sees, so that locks of one would "
@@ -232,7 +234,8 @@ bool hvrs_handles_agree(struct hvrs_share *share,
 			"file system was made anew restart CTDB on all "
 			"nodes\n", share->name);
 	}
-	return share->agreed;
+	/* Where nobody tells, it is asked again with the next open. */
+	return !share->disagreed;
 }
 
 /* ---- the warden --------------------------------------------------------------- */

@@ -11,6 +11,7 @@
 #include "state_nodes.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "dbwrap/dbwrap.h"
 #include "dbwrap/dbwrap_open.h"
@@ -22,6 +23,8 @@
 
 #define GIVE_UP_MS 3000
 #define SUSPECTS 256
+#define FOLDER_PAUSE_MS 200
+#define FOLDER_TRIES 300
 
 static bool is_older(uint32_t a, uint32_t b)
 {
@@ -276,9 +279,9 @@ static struct db_context *cluster_db(void)
 
 /*
  * Whether the nodes say the same of something: as the one that was asked first
- * does, which may change its mind.
+ * does, which may change its mind.  1, 0, or -EAGAIN where CTDB does not tell.
  */
-static bool is_agreed(const char *name, const uint8_t *value, size_t length)
+static int is_agreed(const char *name, const uint8_t *value, size_t length)
 {
 	struct db_context *db = cluster_db();
 	TDB_DATA key = string_term_tdb_data(name);
@@ -286,7 +289,7 @@ static bool is_agreed(const char *name, const uint8_t *value, size_t length)
 	struct db_record *record = NULL;
 	uint8_t *ours = NULL;
 	uint32_t me = 0;
-	bool same = false;
+	int same = -EAGAIN;
 
 	state_nodes_here(&me);
 	record = db == NULL ? NULL : dbwrap_fetch_locked(db, talloc_tos(),
@@ -295,55 +298,72 @@ static bool is_agreed(const char *name, const uint8_t *value, size_t length)
 						    4 + length);
 	if (ours == NULL) {
 		TALLOC_FREE(record);
-		return false;
+		return -EAGAIN;
 	}
 	SIVAL(ours, 0, me);
 	memcpy(ours + 4, value, length);
 	said = dbwrap_record_get_value(record);
 	if (said.dsize != 4 + length || IVAL(said.dptr, 0) == me) {
-		same = NT_STATUS_IS_OK(dbwrap_record_store(
-			record, make_tdb_data(ours, 4 + length), 0));
+		if (NT_STATUS_IS_OK(dbwrap_record_store(
+			record, make_tdb_data(ours, 4 + length), 0))) {
+			same = 1;
+		}
 	} else {
-		same = memcmp(said.dptr + 4, value, length) == 0;
+		same = memcmp(said.dptr + 4, value, length) == 0 ? 1 : 0;
 	}
 	TALLOC_FREE(record);
 	return same;
 }
 
+/* smbd is without handles until it ends where this fails, so it waits. */
 bool state_handles_cluster_folder(const char *directory)
 {
 	uint8_t id[16] = {};
-	int ret = state_nodes_folder(id);
+	int tries = 0;
+	int ret = -EAGAIN;
 
-	if (ret != 0) {
-		DBG_ERR("hvrs: %s/nodes cannot be locked: %s. Clients get no "
-			"persistent and no resilient handles\n", directory,
-			strerror(-ret));
-		return false;
+	while (ret == -EAGAIN && tries++ < FOLDER_TRIES) {
+		if (tries == 2) {
+			DBG_WARNING("hvrs: waiting for the cluster's databases "
+				    "and for a lock on %s/nodes\n", directory);
+		}
+		if (tries > 1) {
+			usleep(FOLDER_PAUSE_MS * 1000);
+		}
+		ret = state_nodes_folder(id);
+		if (ret == 0) {
+			ret = is_agreed("folder", id, sizeof(id));
+		}
 	}
-	if (!is_agreed("folder", id, sizeof(id))) {
+	if (ret < 0) {
+		DBG_ERR("hvrs: %s/nodes cannot be locked, or CTDB does not "
+			"answer: %s. Clients get no persistent and no resilient "
+			"handles before smbd is started again\n", directory,
+			strerror(-ret));
+	} else if (ret == 0) {
 		DBG_ERR("hvrs: %s (hvrs:handle store) is not the folder that "
 			"the other nodes have. Clients of this node get no "
 			"persistent and no resilient handles\n", directory);
-		return false;
 	}
-	return true;
+	return ret == 1;
 }
 
-bool state_handles_same_ids(const char *path, const struct file_id *file)
+int state_handles_same_ids(const char *path, const struct file_id *file)
 {
 	uint8_t id[24] = {};
 	char *name = NULL;
-	bool same = false;
+	int same = -ENOMEM;
 
 	if (!state_nodes_here(NULL)) {
-		return true;
+		return 1;
 	}
 	SBVAL(id, 0, file->devid);
 	SBVAL(id, 8, file->inode);
 	SBVAL(id, 16, file->extid);
 	name = talloc_asprintf(talloc_tos(), "file %s", path);
-	same = name != NULL && is_agreed(name, id, sizeof(id));
+	if (name != NULL) {
+		same = is_agreed(name, id, sizeof(id));
+	}
 	TALLOC_FREE(name);
 	return same;
 }

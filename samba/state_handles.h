@@ -79,8 +79,9 @@ bool state_handles_is_mine(uint64_t id);
 /*
  * On a cluster: whether a folder has the id that the first node which asked
  * found there.  Else Samba's own locks would not be those of the same files.
+ * 1, 0, or an error where nobody tells.
  */
-bool state_handles_same_ids(const char *path, const struct file_id *file);
+int state_handles_same_ids(const char *path, const struct file_id *file);
 
 /*
  * Gives up the nodes of the processes that have these handles, where this node

@@ -76,7 +76,7 @@ void state_handles_follow(void);
 bool state_handles_follow_whole(uint32_t node, const uint8_t *log,
 				size_t length, size_t *_end, void *data);
 
-/* Whether the folder is that of all nodes; logs where not. */
+/* Whether the folder is that of all nodes; waits for it, and logs where not. */
 bool state_handles_cluster_folder(const char *directory);
 
 /* Writes the log anew, from the index.  As root. */

@@ -118,7 +118,15 @@ int state_nodes_folder(uint8_t _id[16])
 	static const uint8_t none[16];
 	int ret = 0;
 
-	if (!nodes.here || !state_nodes_lock()) {
+	if (!nodes.here) {
+		return -EINVAL;
+	}
+	/* The first node gives it, and it stays. */
+	if (pread(nodes.fd, _id, 16, AT_FOLDER) == 16 &&
+	    memcmp(_id, none, 16) != 0) {
+		return 0;
+	}
+	if (!state_nodes_lock()) {
 		return -EAGAIN;
 	}
 	memset(_id, 0, 16);
