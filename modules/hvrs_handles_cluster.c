@@ -240,39 +240,16 @@ bool hvrs_handles_agree(struct hvrs_share *share,
 
 /* ---- the warden --------------------------------------------------------------- */
 
-struct local_owners {
-	struct server_id *ids;
-	size_t count;
-};
-
-static bool local_owner(struct state_handle *h, void *private_data)
-{
-	struct local_owners *owners = private_data;
-	struct server_id *grown = NULL;
-
-	if (!procid_is_local(&h->owner) || (!h->connected && !h->leaving)) {
-		return true;
-	}
-	grown = talloc_realloc(talloc_tos(), owners->ids, struct server_id,
-			       owners->count + 1);
-	if (grown == NULL) {
-		return false;
-	}
-	owners->ids = grown;
-	owners->ids[owners->count++] = h->owner;
-	return true;
-}
-
 static void end_owners(void)
 {
-	struct local_owners owners = {};
+	struct server_id *ids = NULL;
+	size_t count = state_handles_owners(talloc_tos(), true, &ids);
 	size_t i = 0;
 
-	state_handles_traverse(local_owner, &owners);
-	for (i = 0; i < owners.count; i++) {
-		hvrs_kill(&owners.ids[i]);
+	for (i = 0; i < count; i++) {
+		hvrs_kill(&ids[i]);
 	}
-	TALLOC_FREE(owners.ids);
+	TALLOC_FREE(ids);
 }
 
 /*

@@ -429,34 +429,46 @@ static struct suspect *suspect_of(const struct server_id *id)
 	return spare;
 }
 
-/* Processes of other nodes that have handles. */
-struct others {
+struct owners {
+	TALLOC_CTX *mem_ctx;
+	bool here;
 	struct server_id *ids;
 	size_t count;
 };
 
-static bool others_fn(struct state_handle *h, void *data)
+static bool owners_fn(struct state_handle *h, void *data)
 {
-	struct others *others = data;
+	struct owners *owners = data;
 	struct server_id *grown = NULL;
 	size_t i = 0;
 
-	if ((!h->connected && !h->leaving) || procid_is_local(&h->owner)) {
+	if ((!h->connected && !h->leaving) ||
+	    procid_is_local(&h->owner) != owners->here) {
 		return true;
 	}
-	for (i = 0; i < others->count; i++) {
-		if (server_id_equal(&others->ids[i], &h->owner)) {
+	for (i = 0; i < owners->count; i++) {
+		if (server_id_equal(&owners->ids[i], &h->owner)) {
 			return true;
 		}
 	}
-	grown = talloc_realloc(talloc_tos(), others->ids, struct server_id,
-			       others->count + 1);
+	grown = talloc_realloc(owners->mem_ctx, owners->ids, struct server_id,
+			       owners->count + 1);
 	if (grown == NULL) {
 		return false;
 	}
-	others->ids = grown;
-	others->ids[others->count++] = h->owner;
+	owners->ids = grown;
+	owners->ids[owners->count++] = h->owner;
 	return true;
+}
+
+size_t state_handles_owners(TALLOC_CTX *mem_ctx, bool here,
+			    struct server_id **_ids)
+{
+	struct owners owners = { .mem_ctx = mem_ctx, .here = here };
+
+	state_handles_traverse(owners_fn, &owners);
+	*_ids = owners.ids;
+	return owners.count;
 }
 
 static void look_at(struct server_id *id, uint64_t now)
@@ -511,7 +523,8 @@ static void give_up(struct suspect *suspect)
 void state_handles_give_up(void)
 {
 	uint64_t now = state_handles_now();
-	struct others others = {};
+	struct server_id *ids = NULL;
+	size_t count = 0;
 	size_t i = 0;
 
 	if (!state_nodes_here(NULL)) {
@@ -520,11 +533,11 @@ void state_handles_give_up(void)
 	for (i = 0; i < SUSPECTS; i++) {
 		suspects[i].seen = false;
 	}
-	state_handles_traverse(others_fn, &others);
-	for (i = 0; i < others.count; i++) {
-		look_at(&others.ids[i], now);
+	count = state_handles_owners(talloc_tos(), false, &ids);
+	for (i = 0; i < count; i++) {
+		look_at(&ids[i], now);
 	}
-	TALLOC_FREE(others.ids);
+	TALLOC_FREE(ids);
 	for (i = 0; i < SUSPECTS; i++) {
 		if (!suspects[i].seen) {
 			suspects[i].since_ms = 0;

@@ -84,6 +84,13 @@ bool state_handles_is_mine(uint64_t id);
 int state_handles_same_ids(const char *path, const struct file_id *file);
 
 /*
+ * The processes that have handles open, of this node or of the others, each
+ * once; how many.
+ */
+size_t state_handles_owners(TALLOC_CTX *mem_ctx, bool here,
+			    struct server_id **_ids);
+
+/*
  * Gives up the nodes of the processes that have these handles, where this node
  * is in touch with the cluster and they are not seen for a while, but may
  * write.  Now and then, as root, by one process of a node.

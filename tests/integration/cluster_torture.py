@@ -168,12 +168,7 @@ class Torture(Case):
             sum(before)
 
     def test_torture(self):
-        kinds = (Writer, Writer, Writer, Sharer, Sharer, Opener, Opener)
-        self.workers = [kind(self, i) for i, kind in enumerate(kinds)]
-        for worker in self.workers:
-            worker.start()
-        for _ in self.workers:
-            self.ready.acquire()
+        torture.begin(self, Writer, Sharer, Opener)
         deaths, counts = 0, {}
         try:
             while deaths < DEATHS and not self.over.is_set():

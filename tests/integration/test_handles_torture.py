@@ -282,6 +282,16 @@ class Opener(Worker):
         pass
 
 
+def begin(test, writer, sharer, opener):
+    """Starts the workers of a test, until each has begun."""
+    kinds = (writer,) * 3 + (sharer,) * 2 + (opener,) * 2
+    test.workers = [kind(test, i) for i, kind in enumerate(kinds)]
+    for worker in test.workers:
+        worker.start()
+    for _ in test.workers:
+        test.ready.acquire()
+
+
 class Torture(unittest.TestCase):
     def setUp(self):
         self.seed = int(os.environ.get('HVRS_SEED') or
@@ -381,12 +391,7 @@ class Torture(unittest.TestCase):
                              '%s through %s' % (name, share))
 
     def test_torture(self):
-        kinds = (Writer, Writer, Writer, Sharer, Sharer, Opener, Opener)
-        self.workers = [kind(self, i) for i, kind in enumerate(kinds)]
-        for worker in self.workers:
-            worker.start()
-        for _ in self.workers:
-            self.ready.acquire()
+        begin(self, Writer, Sharer, Opener)
         killed, counts, first = 0, {}, {}
         try:
             while killed < KILLS and not self.over.is_set():
