@@ -155,6 +155,9 @@ class Refused(Erasing):
     def setUp(self):
         super().setUp()
         self.ident = self.snapshot()
+        # The notes of the snapshot go a moment after its answer.
+        self.assertTrue(lab.until(
+            lambda: 'rsvd.vhds.unfinished' not in self.folder()))
 
     def test_a_handle_without_the_right(self):
         self.main.close()
