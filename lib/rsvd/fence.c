@@ -17,6 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "util/filelock.h"
+
 #define MAGIC 0x32434E4656525348ULL
 #define NONE UINT64_MAX
 #define LOCK_WORK 0x0FFFF0
@@ -556,38 +558,13 @@ bool rsvd_fence_is_held(const struct rsvd_fence *fence, uint32_t slot)
 
 bool rsvd_fence_is_held_at(const char *path, uint32_t slot)
 {
-	short type = F_UNLCK;
-	int fd = -1;
-	int ret = 0;
-
-	if (slot == RSVD_FENCE_NO_SLOT) {
-		return false;
-	}
-	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0) {
-		return errno != ENOENT;
-	}
-	ret = lock_byte(fd, F_OFD_GETLK, F_WRLCK, LOCK_SLOT + (off_t)slot,
-			&type);
-	close(fd);
-	return ret != 0 || type != F_UNLCK;
+	return slot != RSVD_FENCE_NO_SLOT &&
+		filelock_is_held(path, LOCK_SLOT + (off_t)slot, 1);
 }
 
 bool rsvd_fence_is_used_at(const char *path)
 {
-	struct flock lock = {
-		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_SLOT,
-		.l_len = RSVD_FENCE_SLOTS,
-	};
-	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	bool used = false;
-
-	if (fd < 0) {
-		return errno != ENOENT;
-	}
-	used = fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
-	close(fd);
-	return used;
+	return filelock_is_held(path, LOCK_SLOT, RSVD_FENCE_SLOTS);
 }
 
 /*

@@ -30,6 +30,8 @@
 #include <tevent.h>
 #include <unistd.h>
 
+#include "util/filelock.h"
+
 #define LOCK_BYTE 4096
 #define MEMBER_BYTE 4097
 /* Waiting for the lock asks again after so many microseconds. */
@@ -528,17 +530,5 @@ int vhdx_share_apart_open(TALLOC_CTX *mem_ctx, struct tevent_context *ev,
 
 bool vhdx_share_is_used_at(const char *path)
 {
-	struct flock lock = {
-		.l_type = F_WRLCK, .l_whence = SEEK_SET,
-		.l_start = MEMBER_BYTE, .l_len = 1,
-	};
-	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	bool used = false;
-
-	if (fd < 0) {
-		return errno != ENOENT;
-	}
-	used = fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
-	close(fd);
-	return used;
+	return filelock_is_held(path, MEMBER_BYTE, 1);
 }

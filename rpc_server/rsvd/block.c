@@ -83,7 +83,7 @@ static void lock_try(struct tevent_req *req)
 		tevent_req_nterror(req, map_nt_error_from_unix(-ret));
 		return;
 	}
-	if (rsvd_admit_now_ms() >= state->tell_ms) {
+	if (rsvd_shared_now_ms() >= state->tell_ms) {
 		DBG_ERR("hvrs: shared disk %s: another process has had its "
 			"files to itself for %d seconds; snapshots and merges "
 			"wait for it\n", state->open->path,
@@ -111,7 +111,7 @@ struct tevent_req *rsvd_lock_send(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 	state->open = open;
 	state->lock = lock;
 	state->poll_us = 500;
-	state->tell_ms = rsvd_admit_now_ms() + LOCK_TELL_MS;
+	state->tell_ms = rsvd_shared_now_ms() + LOCK_TELL_MS;
 	lock_try(req);
 	if (!tevent_req_is_in_progress(req)) {
 		return tevent_req_post(req, open->ev);
@@ -146,7 +146,7 @@ static enum rsvd_change take(struct rsvd_record *record, void *private_data)
 	}
 	record->block = (struct rsvd_block) {
 		.active = true, .working = state->working,
-		.worker = rsvd_admit_self(state->open),
+		.worker = rsvd_shared_self(state->open),
 		.until_ms = state->until_ms, .time_ms = state->time_ms,
 	};
 	state->taken = true;
@@ -214,7 +214,7 @@ static void block_step(struct tevent_req *req)
 {
 	struct block_state *state = tevent_req_data(req, struct block_state);
 	struct rsvd_open *open = state->open;
-	bool late = rsvd_admit_now_ms() >= state->until_ms;
+	bool late = rsvd_shared_now_ms() >= state->until_ms;
 	int ret = 0;
 
 	if (open->closed) {
@@ -223,15 +223,15 @@ static void block_step(struct tevent_req *req)
 		return;
 	}
 	if (!state->taken && !late) {
-		ret = rsvd_admit_change(open, take, state,
-					&state->generation);
+		ret = rsvd_shared_change(open, take, state,
+					 &state->generation);
 		if (ret != 0) {
 			tevent_req_nterror(req, rsvd_status_of(ret));
 			return;
 		}
 	}
 	if (state->taken &&
-	    !rsvd_admit_busy(open, state->generation) &&
+	    !rsvd_shared_busy(open, state->generation) &&
 	    !(state->own && open->image->refs > 0)) {
 		block_flush(req);
 		return;
@@ -261,7 +261,7 @@ struct tevent_req *rsvd_block_send(TALLOC_CTX *mem_ctx,
 	state->time_ms = time_ms;
 	state->own = working;
 	state->working = working;
-	state->until_ms = rsvd_admit_now_ms() + time_ms;
+	state->until_ms = rsvd_shared_now_ms() + time_ms;
 	state->poll_us = POLL_FIRST_US;
 	block_step(req);
 	if (!tevent_req_is_in_progress(req)) {
@@ -284,7 +284,7 @@ struct end {
 static enum rsvd_change end(struct rsvd_record *record, void *private_data)
 {
 	struct end *e = private_data;
-	struct rsvd_worker self = rsvd_admit_self(e->open);
+	struct rsvd_worker self = rsvd_shared_self(e->open);
 
 	if (record->block.active &&
 	    record->block.worker.pid == self.pid &&
@@ -314,7 +314,7 @@ static void on_end_later(struct tevent_context *ev,
 	(void)timer;
 	(void)now;
 	if (!e->open->closed &&
-	    rsvd_admit_change(e->open, end, e, NULL) == -ETIMEDOUT) {
+	    rsvd_shared_change(e->open, end, e, NULL) == -ETIMEDOUT) {
 		end_later(e);
 		return;
 	}
@@ -338,7 +338,7 @@ NTSTATUS rsvd_block_end(struct rsvd_open *open, bool changed,
 		.open = open, .changed = changed, .new_size = new_size,
 	};
 	struct end *again = NULL;
-	int ret = rsvd_admit_change(open, end, &e, NULL);
+	int ret = rsvd_shared_change(open, end, &e, NULL);
 
 	if (ret == -ETIMEDOUT) {
 		again = talloc_memdup(open, &e, sizeof(e));

@@ -79,7 +79,7 @@ static int stamp_get(struct store *store, uint8_t stamp[CBT_STAMP_SIZE])
 	int ret = 0;
 
 	memset(stamp, 0, CBT_STAMP_SIZE);
-	if (rsvd_admit_is_apart()) {
+	if (rsvd_shared_is_apart()) {
 		stamp[CBT_STAMP_SIZE - 1] = STAMP_APART;
 		return 0;
 	}
@@ -131,8 +131,8 @@ static int lock_file(const char *path)
 
 static int lock_open(struct rsvd_open *open)
 {
-	char *path = rsvd_admit_path(talloc_tos(), &open->fsp->file_id,
-				     "changes");
+	char *path = rsvd_shared_path(talloc_tos(), &open->fsp->file_id,
+				      "changes");
 	int fd = -1;
 
 	if (path == NULL) {
@@ -152,7 +152,7 @@ NTSTATUS rsvd_changes_look(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 	struct rsvd_changes *changes = NULL;
 	struct cbt_lock lock = {
 		.lock = bits_lock, .unlock = bits_unlock,
-		.apart = rsvd_admit_is_apart(),
+		.apart = rsvd_shared_is_apart(),
 	};
 	uint8_t stamp[CBT_STAMP_SIZE];
 	const char *why = NULL;

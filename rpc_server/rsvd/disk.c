@@ -45,7 +45,7 @@ static void step_end(struct step *step, int error)
 /* True when its time is over; then for another one. */
 static bool patience_ends(struct step *step)
 {
-	uint64_t now = rsvd_admit_now_ms();
+	uint64_t now = rsvd_shared_now_ms();
 	bool ends = step->until_ms != 0 && now >= step->until_ms;
 
 	if (step->until_ms == 0 || ends) {
@@ -88,9 +88,9 @@ static void exclusive_try(struct step *step)
 		step->ranged = error == 0;
 	}
 	if (error == 0) {
-		rsvd_admit_look_begin();
+		rsvd_shared_look_begin();
 		error = rsvd_fence_is_settled(fence) ? 0 : -EAGAIN;
-		rsvd_admit_look_end();
+		rsvd_shared_look_end();
 	}
 	if (error == -EAGAIN && !patience_ends(step)) {
 		wait_for(step, RANGE_POLL_US, on_exclusive_later);
@@ -383,16 +383,16 @@ static void range_and_start(struct step *step)
 		refuse(step);
 		return;
 	}
-	rsvd_admit_look_begin();
+	rsvd_shared_look_begin();
 	owner = rsvd_fence_owner(fence, &turn);
-	rsvd_admit_look_end();
+	rsvd_shared_look_end();
 	if (turn != step->turn) {
 		step->turn = turn;
 		step->until_ms = 0;
 	}
 	if (patience_ends(step)) {
-		rsvd_admit_end_process(step->open->path, &owner,
-				       "compares what others write");
+		rsvd_shared_end_process(step->open->path, &owner,
+					"compares what others write");
 	}
 	wait_for(step, RANGE_POLL_US, on_range_later);
 }

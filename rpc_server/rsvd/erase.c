@@ -122,7 +122,7 @@ bool rsvd_erase_unlink(struct vfs_handle_struct *handle,
 	if (open == NULL) {
 		return false;
 	}
-	if (rsvd_admit_is_apart() && rsvd_admit_is_shared(&id, open)) {
+	if (rsvd_shared_is_apart() && rsvd_shared_by_others(&id, open)) {
 		/* What smbd knows of them may have gone with a node. */
 		DBG_ERR("hvrs: shared disk %s: it is not deleted, as other "
 			"nodes have it open\n", open->path);

@@ -189,12 +189,12 @@ static NTSTATUS set_file(struct rsvd_open *open, struct rsvd_image *image)
 static NTSTATUS share_open(struct rsvd_open *open, struct rsvd_image *image)
 {
 	struct files_struct *fsp = rsvd_store_file(image->leaf);
-	char *path = rsvd_admit_path(talloc_tos(), &fsp->file_id, "disk");
+	char *path = rsvd_shared_path(talloc_tos(), &fsp->file_id, "disk");
 	int ret = -ENOMEM;
 
 	if (path != NULL) {
 		become_root();
-		ret = rsvd_admit_is_apart() ?
+		ret = rsvd_shared_is_apart() ?
 			vhdx_share_apart_open(image, open->ev, path,
 					      &image->share) :
 			vhdx_share_file_open(image, open->ev, path,

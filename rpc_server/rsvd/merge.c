@@ -264,8 +264,8 @@ static NTSTATUS commit(struct worker *w, struct built *built)
 	}
 	if (NT_STATUS_IS_OK(status)) {
 		/* Before a file goes that somebody may be about to open. */
-		status = rsvd_status_of(rsvd_admit_change(open, next_epoch,
-							  NULL, NULL));
+		status = rsvd_status_of(rsvd_shared_change(open, next_epoch,
+							   NULL, NULL));
 	}
 	step("merge-told");
 	if (NT_STATUS_IS_OK(status)) {

@@ -113,9 +113,9 @@ static enum rsvd_change tell(struct rsvd_record *record, void *private_data)
 		}
 		row->transaction = *t->transaction;
 		row->type = t->type;
-		row->started_ms = rsvd_admit_now_ms();
+		row->started_ms = rsvd_shared_now_ms();
 	}
-	row->worker = rsvd_admit_self(t->open);
+	row->worker = rsvd_shared_self(t->open);
 	row->done = t->done;
 	row->all = t->all;
 	row->over = t->over;
@@ -131,13 +131,13 @@ void rsvd_meta_tell(struct rsvd_open *open, const struct guid *transaction,
 		.open = open, .transaction = transaction, .type = type,
 		.done = done, .all = all,
 	};
-	uint64_t now = rsvd_admit_now_ms();
+	uint64_t now = rsvd_shared_now_ms();
 
 	if (done != 0 && done != all && now - last < TELL_MS) {
 		return;
 	}
 	last = now;
-	(void)rsvd_admit_change(open, tell, &t, NULL);
+	(void)rsvd_shared_change(open, tell, &t, NULL);
 }
 
 void rsvd_meta_tell_over(struct rsvd_open *open,
@@ -150,7 +150,7 @@ void rsvd_meta_tell_over(struct rsvd_open *open,
 		.status = NT_STATUS_V(status),
 	};
 
-	(void)rsvd_admit_change(open, tell, &t, NULL);
+	(void)rsvd_shared_change(open, tell, &t, NULL);
 }
 
 struct ask {
@@ -170,8 +170,8 @@ static enum rsvd_change ask(struct rsvd_record *record, void *private_data)
 		return RSVD_CHANGE_NONE;
 	}
 	a->is_found = true;
-	if (!row->over && !rsvd_admit_is_alive(a->open, record,
-						  &row->worker)) {
+	if (!row->over && !rsvd_shared_is_alive(a->open, record,
+						   &row->worker)) {
 		/* It died at its work: what it left is the old or the new. */
 		row->over = true;
 		row->status = NT_STATUS_V(NT_STATUS_CANCELLED);
@@ -190,7 +190,7 @@ void rsvd_meta_progress(struct rsvd_call *call)
 	int ret = 0;
 
 	memcpy(transaction.bytes, call->body, 16);
-	ret = rsvd_admit_change(call->open, ask, &a, NULL);
+	ret = rsvd_shared_change(call->open, ask, &a, NULL);
 	if (ret != 0 || !a.is_found) {
 		rsvd_call_status(call, ret != 0 ? rsvd_status_of(ret)
 						: NT_STATUS_NOT_FOUND);
@@ -289,7 +289,7 @@ static void on_locked(struct tevent_req *req)
 		status = NT_STATUS_FILE_CLOSED;
 	}
 	if (NT_STATUS_IS_OK(status)) {
-		status = rsvd_admit_epoch(open, &epoch);
+		status = rsvd_shared_epoch(open, &epoch);
 	}
 	/* Nobody else changes it any more. */
 	if (NT_STATUS_IS_OK(status)) {

@@ -202,7 +202,7 @@ static enum rsvd_change look_used(struct rsvd_record *record,
 		};
 
 		if (guid_equal(&o->snapshot, used->id) &&
-		    rsvd_admit_is_alive(used->open, record, &worker)) {
+		    rsvd_shared_is_alive(used->open, record, &worker)) {
 			used->found = true;
 		}
 	}
@@ -260,8 +260,8 @@ static NTSTATUS delete(struct rsvd_open *open,
 					: rsvd_status_of(ret);
 	}
 	if (NT_STATUS_IS_OK(status)) {
-		status = rsvd_status_of(rsvd_admit_change(open, look_used,
-							  &used, NULL));
+		status = rsvd_status_of(rsvd_shared_change(open, look_used,
+							   &used, NULL));
 	}
 	if (NT_STATUS_IS_OK(status) && used.found) {
 		/* Somebody reads it by its target specifier. */

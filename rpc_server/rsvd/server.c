@@ -74,7 +74,7 @@ static void open_end(struct rsvd_open *open)
 	TALLOC_FREE(open->tick);
 	rsvd_merge_stop(open);
 	rsvd_image_close_all(open);
-	rsvd_admit_leave(open);
+	rsvd_shared_leave(open);
 	im = tevent_create_immediate(open);
 	if (im != NULL) {
 		tevent_schedule_immediate(im, open->ev, on_free, open);
@@ -170,7 +170,7 @@ static bool is_through(const struct tunnel_create *c)
 
 	/* What a node has not flushed goes with it. */
 	return (c->options & FILE_WRITE_THROUGH) != 0 ||
-		rsvd_admit_is_apart() ||
+		rsvd_shared_is_apart() ||
 		lp_sync_always(snum) ||
 		lp_parm_bool(snum, "smb3 share cap",
 			     "CONTINUOUS AVAILABILITY", false);
@@ -294,14 +294,14 @@ static NTSTATUS open_and_join(struct rsvd_open *open)
 		uint64_t epoch = 0;
 		uint64_t later = 0;
 
-		status = rsvd_admit_epoch(open, &epoch);
+		status = rsvd_shared_epoch(open, &epoch);
 		if (!NT_STATUS_IS_OK(status)) {
 			return status;
 		}
 		status = rsvd_image_open(open, epoch, &image);
 		if (!NT_STATUS_IS_OK(status)) {
 			/* A file may have gone while it was looked for. */
-			if (NT_STATUS_IS_OK(rsvd_admit_epoch(open, &later)) &&
+			if (NT_STATUS_IS_OK(rsvd_shared_epoch(open, &later)) &&
 			    later != epoch) {
 				status = NT_STATUS_RETRY;
 				continue;
@@ -310,7 +310,7 @@ static NTSTATUS open_and_join(struct rsvd_open *open)
 		}
 		rsvd_image_use(open, image);
 		step("rsvd-opened");
-		status = rsvd_admit_join(open);
+		status = rsvd_shared_join(open);
 	}
 	if (NT_STATUS_IS_OK(status)) {
 		memory_keep();
@@ -377,7 +377,7 @@ static NTSTATUS create_virtual(const struct tunnel_create *c,
 	if (!NT_STATUS_IS_OK(status)) {
 		rsvd_merge_stop(open);
 		rsvd_image_close_all(open);
-		rsvd_admit_leave(open);
+		rsvd_shared_leave(open);
 		open->fsp = NULL;
 		close_file_free(c->req, c->result, ERROR_CLOSE);
 		return status;
@@ -395,7 +395,7 @@ static NTSTATUS create_raw(const struct tunnel_create *c,
 						  &c->smb_fname->st);
 	NTSTATUS status = NT_STATUS_OK;
 
-	if (VALID_STAT(c->smb_fname->st) && rsvd_admit_is_shared(&id, NULL)) {
+	if (VALID_STAT(c->smb_fname->st) && rsvd_shared_by_others(&id, NULL)) {
 		return NT_STATUS(RSVD_STATUS_VHD_SHARED);
 	}
 	next.disposition = FILE_OPEN;
@@ -477,7 +477,7 @@ static bool is_kept_out(const struct tunnel_create *c)
 	uint32_t wanted = c->access_mask;
 	struct file_id id = {};
 
-	if (!rsvd_admit_is_apart() || !VALID_STAT(c->smb_fname->st) ||
+	if (!rsvd_shared_is_apart() || !VALID_STAT(c->smb_fname->st) ||
 	    !S_ISREG(c->smb_fname->st.st_ex_mode)) {
 		return false;
 	}
@@ -488,7 +488,7 @@ static bool is_kept_out(const struct tunnel_create *c)
 		return false;
 	}
 	id = vfs_file_id_from_sbuf(c->handle->conn, &c->smb_fname->st);
-	return rsvd_admit_is_used(&id);
+	return rsvd_shared_is_used(&id);
 }
 
 static bool rsvd_create(const struct tunnel_create *c, NTSTATUS *_status)
@@ -531,7 +531,7 @@ static bool rsvd_save(struct files_struct *fsp, TALLOC_CTX *mem_ctx,
 	size_t length = 0;
 
 	if (open == NULL || !open->is_virtual || rsvd_open_is_snapshot(open) ||
-	    !rsvd_admit_keep(open)) {
+	    !rsvd_shared_keep(open)) {
 		return false;
 	}
 	kept = talloc_zero(mem_ctx, struct rsvd_kept);
@@ -613,7 +613,7 @@ static NTSTATUS rsvd_restore(struct vfs_handle_struct *handle,
 		rsvd_image_close_all(open);
 		/* It goes on waiting in the record. */
 		open->disconnecting = true;
-		rsvd_admit_leave(open);
+		rsvd_shared_leave(open);
 		talloc_free(open);
 		return status;
 	}
@@ -633,7 +633,7 @@ static const struct tunnel_server server = {
 	.tag = 0x44565352,
 	.context = SVHDX_OPEN_DEVICE_CONTEXT,
 	.suffix = ":SharedVirtualDisk",
-	.start = rsvd_admit_start,
+	.start = rsvd_shared_start,
 	.create = rsvd_create,
 	.ioctl = rsvd_ioctl,
 	.read = rsvd_read,

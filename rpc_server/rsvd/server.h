@@ -11,6 +11,7 @@
  *   erase.c   the end of a set and its files
  *   build.c   a file made of several of a chain
  *   block.c   holding up all commands of a disk
+ *   shared.c  who has the disk open, and the record that all share
  *   admit.c   unit attentions, reservations, and the fence
  *   node.c    a node that does not go on
  *   io.c      SMB2 READ and WRITE
@@ -90,7 +91,7 @@ struct rsvd_open {
 	struct tevent_timer *tick;
 	void *merge;			/* see merge.c */
 
-	/* Its place among the others; see admit.c */
+	/* Its place among the others; see shared.c */
 	struct state_rsvd_key key;
 	bool attached;
 	bool kept;			/* a handle that outlives smbd */
@@ -269,39 +270,39 @@ void rsvd_disk_setup(struct rsvd_open *open);
 /* The geometry as it is now. */
 void rsvd_disk_refresh(struct rsvd_open *open);
 
-/* ---- admit.c ------------------------------------------------------------------- */
+/* ---- shared.c ------------------------------------------------------------------ */
 
 /* What the hvrs module does for us. */
 extern const struct tunnel_host *rsvd_module;
 
 /* Opens what is shared by all; false with a line in the log. */
-bool rsvd_admit_start(const struct tunnel_host *host);
+bool rsvd_shared_start(const struct tunnel_host *host);
 
 /*
  * Whether the processes of a disk run on several nodes: then what they tell
  * each other lies in files that all nodes have, and nothing is mapped.
  */
-bool rsvd_admit_is_apart(void);
+bool rsvd_shared_is_apart(void);
 
 /*
  * Around a look at what other opens say in the fence: on a cluster that is in
  * files of root's, which are opened when they are first looked at.
  */
-void rsvd_admit_look_begin(void);
-void rsvd_admit_look_end(void);
+void rsvd_shared_look_begin(void);
+void rsvd_shared_look_end(void);
 
 /* state_rsvd_path() */
-char *rsvd_admit_path(TALLOC_CTX *mem_ctx, const struct file_id *id,
-		      const char *kind);
+char *rsvd_shared_path(TALLOC_CTX *mem_ctx, const struct file_id *id,
+		       const char *kind);
 
 /* The epoch of the record now, 0 where there is none. */
-NTSTATUS rsvd_admit_epoch(struct rsvd_open *open, uint64_t *_epoch);
+NTSTATUS rsvd_shared_epoch(struct rsvd_open *open, uint64_t *_epoch);
 
 /*
  * Joins the disk: record, fence, power on where this is the first open.
  * NT_STATUS_RETRY where the files are others meanwhile.
  */
-NTSTATUS rsvd_admit_join(struct rsvd_open *open);
+NTSTATUS rsvd_shared_join(struct rsvd_open *open);
 
 /*
  * Changes the record, under its lock: change() may be NULL, and says what
@@ -313,57 +314,74 @@ enum rsvd_change {
 	RSVD_CHANGE_FENCE,	/* and everybody must look at it */
 };
 
-int rsvd_admit_change(struct rsvd_open *open,
-		      enum rsvd_change (*change)(struct rsvd_record *record,
-						 void *private_data),
-		      void *private_data, uint64_t *_generation);
+int rsvd_shared_change(struct rsvd_open *open,
+		       enum rsvd_change (*change)(struct rsvd_record *record,
+						  void *private_data),
+		       void *private_data, uint64_t *_generation);
 
 /* Commands under way that were let in before this generation. */
-bool rsvd_admit_busy(struct rsvd_open *open, uint64_t generation);
+bool rsvd_shared_busy(struct rsvd_open *open, uint64_t generation);
 
-struct rsvd_worker rsvd_admit_self(const struct rsvd_open *open);
-bool rsvd_admit_is_alive(const struct rsvd_open *open,
-			 const struct rsvd_record *record,
-			 const struct rsvd_worker *worker);
+struct rsvd_worker rsvd_shared_self(const struct rsvd_open *open);
+bool rsvd_shared_is_alive(const struct rsvd_open *open,
+			  const struct rsvd_record *record,
+			  const struct rsvd_worker *worker);
 
 /*
  * Ends a process (pid 0: none) that keeps others from going on, with a line in
  * the log that says what it did; never this one.  On another node the
  * administrator's command is asked to (node.c).
  */
-void rsvd_admit_end_process(const char *path,
-			    const struct rsvd_fence_process *process,
-			    const char *what);
+void rsvd_shared_end_process(const char *path,
+			     const struct rsvd_fence_process *process,
+			     const char *what);
 
 /* Boot time of this machine, in milliseconds. */
-uint64_t rsvd_admit_now_ms(void);
+uint64_t rsvd_shared_now_ms(void);
 
 /*
  * Whether the time of something in the record is over that a worker began:
  * until_ms by his clock, which on a cluster may be another machine's.  There
  * time_ms counts, from when this open first saw it.
  */
-bool rsvd_admit_is_late(struct rsvd_seen *seen,
-			const struct rsvd_worker *worker, uint64_t until_ms,
-			uint32_t time_ms);
+bool rsvd_shared_is_late(struct rsvd_seen *seen,
+			 const struct rsvd_worker *worker, uint64_t until_ms,
+			 uint32_t time_ms);
 
 /* Ends a block whose process or time is over; true where it did. */
-bool rsvd_admit_recover(struct rsvd_open *open, struct rsvd_record *record);
+bool rsvd_shared_recover(struct rsvd_open *open, struct rsvd_record *record);
 
 /*
  * Whether a process of any node has the file open as a shared disk, or as the
  * file of a set that is written to, by the locks of the nodes' folder alone.
  */
-bool rsvd_admit_is_used(const struct file_id *id);
+bool rsvd_shared_is_used(const struct file_id *id);
 
 /* Whether the record names an open of this disk, other than the one given. */
-bool rsvd_admit_is_shared(const struct file_id *id,
-			  const struct rsvd_open *except);
+bool rsvd_shared_by_others(const struct file_id *id,
+			   const struct rsvd_open *except);
 
-void rsvd_admit_leave(struct rsvd_open *open);
+void rsvd_shared_leave(struct rsvd_open *open);
 
 /* The open outlives its process from here on; false where that fails. */
-bool rsvd_admit_keep(struct rsvd_open *open);
+bool rsvd_shared_keep(struct rsvd_open *open);
+
+/*
+ * For admit.c, as root: the lock of the record, for that long; stores the record
+ * with the fence raised, so that nobody goes on with what he knew (*_generation,
+ * which may be NULL, is the new one); takes over what it says of reservations;
+ * and makes durable what APTPL keeps of them (NULL: nothing).
+ */
+int rsvd_shared_lock(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
+		     unsigned wait_ms, struct state_rsvd_lock **_lock);
+int rsvd_shared_store(struct rsvd_open *open, struct state_rsvd_lock *lock,
+		      uint64_t *_generation);
+void rsvd_shared_learn(struct rsvd_open *open, const struct rsvd_record *record,
+		       uint64_t generation);
+int rsvd_shared_keep_reservations(struct rsvd_open *open,
+				  const struct scsi_pr *pr);
+
+/* ---- admit.c ------------------------------------------------------------------- */
 
 /* A command on its way; reservation commands are answered here. */
 struct rsvd_admitted {

@@ -50,9 +50,9 @@ static bool is_taken(struct rsvd_open *open,
 	    making->stage == RSVD_STAGE_UNBLOCKED) {
 		return false;
 	}
-	return !rsvd_admit_is_late(&open->making_seen, &making->worker,
-				   making->until_ms, MAKING_TIME_MS) &&
-		rsvd_admit_is_alive(open, record, &making->worker);
+	return !rsvd_shared_is_late(&open->making_seen, &making->worker,
+				    making->until_ms, MAKING_TIME_MS) &&
+		rsvd_shared_is_alive(open, record, &making->worker);
 }
 
 static void move_begin(struct rsvd_record *record, struct move *m)
@@ -69,8 +69,8 @@ static void move_begin(struct rsvd_record *record, struct move *m)
 		.flags = state->s.flags,
 		.transaction = state->meta.transaction,
 		.snapshot = state->s.id,
-		.worker = rsvd_admit_self(state->open),
-		.until_ms = rsvd_admit_now_ms() + MAKING_TIME_MS,
+		.worker = rsvd_shared_self(state->open),
+		.until_ms = rsvd_shared_now_ms() + MAKING_TIME_MS,
 	};
 }
 
@@ -118,11 +118,11 @@ static enum rsvd_change move(struct rsvd_record *record, void *private_data)
 	}
 	if (record->block.active) {
 		record->block.working = false;
-		record->block.worker = rsvd_admit_self(m->state->open);
+		record->block.worker = rsvd_shared_self(m->state->open);
 	}
 	making->stage = after[m->stage];
-	making->worker = rsvd_admit_self(m->state->open);
-	making->until_ms = rsvd_admit_now_ms() + MAKING_TIME_MS;
+	making->worker = rsvd_shared_self(m->state->open);
+	making->until_ms = rsvd_shared_now_ms() + MAKING_TIME_MS;
 	m->state->s.flags = making->flags;
 	if (m->stage == RSVD_DO_FINALIZE) {
 		*making = (struct rsvd_making) {};
@@ -133,7 +133,7 @@ static enum rsvd_change move(struct rsvd_record *record, void *private_data)
 static NTSTATUS record_move(struct snapshot_state *state, uint32_t stage)
 {
 	struct move m = { .state = state, .stage = stage };
-	int ret = rsvd_admit_change(state->open, move, &m, NULL);
+	int ret = rsvd_shared_change(state->open, move, &m, NULL);
 
 	return ret != 0 ? rsvd_status_of(ret) : m.status;
 }
@@ -277,8 +277,8 @@ static enum rsvd_change work_begin(struct rsvd_record *record,
 		return RSVD_CHANGE_NONE;
 	}
 	record->block.working = true;
-	record->block.worker = rsvd_admit_self(m->state->open);
-	record->block.until_ms = rsvd_admit_now_ms() + VM_TIME_MS;
+	record->block.worker = rsvd_shared_self(m->state->open);
+	record->block.until_ms = rsvd_shared_now_ms() + VM_TIME_MS;
 	record->block.time_ms = VM_TIME_MS;
 	m->state->s.flags = making->flags;
 	m->status = NT_STATUS_OK;
@@ -301,7 +301,7 @@ static void fail(struct tevent_req *req, NTSTATUS status, bool unblock)
 static bool switch_store(struct tevent_req *req, struct snapshot_state *state)
 {
 	struct move m = { .state = state };
-	NTSTATUS status = rsvd_status_of(rsvd_admit_change(
+	NTSTATUS status = rsvd_status_of(rsvd_shared_change(
 		state->open, work_begin, &m, NULL));
 
 	if (NT_STATUS_IS_OK(status)) {
@@ -399,7 +399,7 @@ static void block(struct tevent_req *req)
 	struct look l = { .state = state };
 	struct tevent_req *subreq = NULL;
 	NTSTATUS status = NT_STATUS_OK;
-	int ret = rsvd_admit_change(state->open, look, &l, NULL);
+	int ret = rsvd_shared_change(state->open, look, &l, NULL);
 
 	if (ret != 0) {
 		fail(req, rsvd_status_of(ret), false);

@@ -92,7 +92,7 @@ static void on_locked(struct tevent_req *req)
 		status = NT_STATUS_FILE_CLOSED;
 	}
 	if (NT_STATUS_IS_OK(status)) {
-		status = rsvd_admit_epoch(open, &epoch);
+		status = rsvd_shared_epoch(open, &epoch);
 	}
 	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_image_refresh(open, epoch);
@@ -162,7 +162,7 @@ static NTSTATUS view(TALLOC_CTX *mem_ctx, struct rsvd_open *open,
 		     struct rsvd_changes **_changes, bool *_bad)
 {
 	uint64_t epoch = 0;
-	NTSTATUS status = rsvd_admit_epoch(open, &epoch);
+	NTSTATUS status = rsvd_shared_epoch(open, &epoch);
 
 	if (NT_STATUS_IS_OK(status)) {
 		status = rsvd_image_refresh(open, epoch);
@@ -325,7 +325,7 @@ void rsvd_safe_size_query(struct rsvd_call *given)
 	struct safe *safe = NULL;
 	uint64_t epoch = 0;
 
-	if (NT_STATUS_IS_OK(rsvd_admit_epoch(open, &epoch))) {
+	if (NT_STATUS_IS_OK(rsvd_shared_epoch(open, &epoch))) {
 		(void)rsvd_image_refresh(open, epoch);
 	}
 	call = rsvd_call_keep(given);

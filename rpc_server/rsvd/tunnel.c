@@ -68,7 +68,7 @@ static void look_again(struct rsvd_open *open)
 {
 	uint64_t epoch = 0;
 
-	if (NT_STATUS_IS_OK(rsvd_admit_epoch(open, &epoch))) {
+	if (NT_STATUS_IS_OK(rsvd_shared_epoch(open, &epoch))) {
 		(void)rsvd_image_refresh(open, epoch);
 	}
 	rsvd_disk_refresh(open);
@@ -449,7 +449,7 @@ static void query_support(struct tevent_req *req,
 	SIVAL(out, 0, 7);
 	if (open != NULL) {
 		SIVAL(out, 4, 3);
-	} else if (rsvd_admit_is_shared(&state->fsp->file_id, NULL)) {
+	} else if (rsvd_shared_by_others(&state->fsp->file_id, NULL)) {
 		SIVAL(out, 4, 1);
 	}
 	state->out_output = data_blob_const(out, 8);
