@@ -391,13 +391,6 @@ void hvrs_handles_part(const struct hvrs_handle_part *part);
  */
 bool hvrs_handles_create_begin(struct tunnel_create *c);
 void hvrs_handles_create_end(const struct tunnel_create *c);
-/* The calls that change a lock; on a cluster the record follows them. */
-NTSTATUS hvrs_handles_lock(struct vfs_handle_struct *handle,
-			   struct byte_range_lock *br_lck,
-			   struct lock_struct *lock);
-bool hvrs_handles_unlock(struct vfs_handle_struct *handle,
-			 struct byte_range_lock *br_lck,
-			 const struct lock_struct *lock);
 NTSTATUS hvrs_durable_cookie(struct vfs_handle_struct *handle,
 			     struct files_struct *fsp, TALLOC_CTX *mem_ctx,
 			     DATA_BLOB *cookie);
@@ -412,6 +405,14 @@ NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
 				TALLOC_CTX *mem_ctx,
 				struct files_struct **_fsp,
 				DATA_BLOB *new_cookie);
+
+/* The calls that change a lock; on a cluster the record follows them. */
+NTSTATUS hvrs_handles_lock(struct vfs_handle_struct *handle,
+			   struct byte_range_lock *br_lck,
+			   struct lock_struct *lock);
+bool hvrs_handles_unlock(struct vfs_handle_struct *handle,
+			 struct byte_range_lock *br_lck,
+			 const struct lock_struct *lock);
 
 /* ---- attributes of virtual disks (hvrs_attributes.c) ------------------------ */
 

@@ -561,9 +561,8 @@ static uint64_t close_begin(struct files_struct *fsp,
 	return keep ? 0 : open->h.record.id;
 }
 
-/* The record goes last: smbd may end before the close is whole. */
 /*
- * Where CTDB has lost the file's entries since they were looked for, smbd has
+ * The record goes last: smbd may end before the close is whole.  Where CTDB has lost the file's entries since they were looked for, smbd has
  * closed the file and let all else be: it is done by the record.
  */
 static void close_end(uint64_t id, NTSTATUS *status)

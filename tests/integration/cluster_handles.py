@@ -1,6 +1,7 @@
 """Persistent and resilient handles go from node to node, and nobody gets in
 through any of them meanwhile."""
 
+import fcntl
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from smb2 import (FILE_LOCK_CONFLICT, FILE_NOT_AVAILABLE, LOCK_NOT_GRANTED,
 
 RESILIENCY = 0x001401D4
 FOLDER = SHARED + '/vm'
+PLACES = 4096		# the lock's byte in the file of the nodes
 
 
 class Client(handles.Client):
@@ -304,6 +306,25 @@ class Handles(Case):
             if not how:
                 self.assertEqual(OK, self.stranger(1))
 
+    def test_they_are_lost_in_the_middle_of_a_close(self):
+        """When it has been seen that they are there."""
+        for how in ({}, {'options': smb2.DELETE_ON_CLOSE}):
+            client, file = self.owned(0, **how)
+            sent = self.stop_at('close', lambda: client.tree.send(
+                smb2.CLOSE, struct.pack('<HHI', 24, 0, 0) + file.id))
+            on(2, 'ctdb', 'deletekey', 'locking.tdb', '0x' + self.key().hex())
+            on(0, 'pkill', '-CONT', 'smbd')
+            self.assertEqual(OK, client.tree.connection.wait(sent).status)
+            self.assertEqual([], self.listed(0))
+            path = '%s/%s' % (FOLDER, self.name())
+            self.assertEqual(not how, os.path.exists(path))
+            if not how:
+                # Its lock and lease are nobody's.
+                self.assertEqual(b'', self.locks())
+                other = self.client(1).open(self.name(), R | H | W)
+                self.assertEqual(R | H | W, lease_state(other))
+                self.assertEqual(OK, other.close())
+
     def test_a_lock_that_it_gave_up_is_back(self):
         client, file = self.owned(0)
         self.assertEqual(OK, file.lock(100, 10))
@@ -321,6 +342,61 @@ class Handles(Case):
                          again.lock(100, 10, unlock=True))
         self.check_back(again)
         self.assertEqual(OK, again.close())
+
+    # ---- a process in the middle ----------------------------------------------
+
+    def stop_at(self, step, what):
+        """Does something, until smbd is stopped at a step (samba/step.h)."""
+        path = '/lab/die/stop-' + step
+        open(path, 'w').close()
+        sent = what()
+        end = time.monotonic() + 20
+        while os.path.exists(path):
+            if time.monotonic() > end:
+                os.unlink(path)
+                self.fail('nobody came by ' + step)
+            time.sleep(0.01)
+        time.sleep(0.1)
+        return sent
+
+    def test_a_node_freezes_with_a_handle_half_back(self):
+        """Another node does not know how that ends; the client is not told
+        that its handle is lost."""
+        node = follower()
+        client, file = self.owned(1)
+        client.drop()
+        self.wait_for_waiting(self.name())
+        first = self.client(node, guid=client.guid)
+        self.stop_at('claimed', lambda: first.reconnect_send(file))
+        cluster('freeze-node', str(node))
+        try:
+            seen = []
+            client.timeout = 5
+            end = time.monotonic() + 30
+            while len(seen) < 3 and time.monotonic() < end:
+                try:
+                    client.go(1)
+                    seen.append(client.reconnect_status(file))
+                except OSError:
+                    pass
+                time.sleep(0.5)
+            self.assertEqual([FILE_NOT_AVAILABLE] * 3, seen)
+        finally:
+            cluster('thaw-node', str(node))
+        client.timeout = 60
+        again = come_back(client, file, 1)
+        self.check_back(again)
+        self.assertEqual(OK, again.close())
+
+    def test_a_start_while_the_nodes_are_busy(self):
+        """With the lock under which handles go from node to node."""
+        with open(SHARED + '/.hvrs/nodes', 'r+b') as nodes:
+            fcntl.lockf(nodes, fcntl.LOCK_EX, 1, PLACES)
+            restart(0)
+            client = self.client(0)
+            file = client.open(self.name(), R | H | W)
+            self.assertEqual((60000, 2), granted(file))
+            self.assertEqual(OK, file.close())
 
     # ---- who may write yet ---------------------------------------------------
 
