@@ -36,8 +36,8 @@ struct hvrs_open *hvrs_open_create(struct vfs_handle_struct *handle,
 
 /*
  * Whether a file is not the one of a record, but has its inode: that one was
- * deleted behind the server's back.  By a descriptor, or (fd AT_FDCWD) by its
- * path, where no link at its end is followed.
+ * deleted behind the server's back.  By a descriptor, or by its path (from that of
+ * its folder, or AT_FDCWD), where no link at its end is followed.
  */
 bool hvrs_is_successor(const struct handle_record *r, int fd,
 		       const char *path);

@@ -313,17 +313,12 @@ static bool end_entry_fn(struct share_mode_entry *e, bool *modified,
 }
 
 /* A set of virtual disks takes its files along, [MS-RSVD] 3.2.5.2. */
-static int end_unlink_set(const char *path)
+static int end_unlink_set(int folder, const char *name)
 {
 	TALLOC_CTX *frame = talloc_stackframe();
-	const char *name = strrchr(path, '/') + 1;
-	char *folder_path = talloc_strndup(frame, path, (size_t)(name - path));
 	char **files = NULL;
 	size_t parts = 0;
-	int folder = folder_path != NULL ?
-		open(folder_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	int ret = folder >= 0 ? vhdset_files(frame, folder, name, &files,
-					     &parts) : -errno;
+	int ret = vhdset_files(frame, folder, name, &files, &parts);
 
 	if (ret == 0) {
 		ret = vhdset_files_note(folder, name, files, parts);
@@ -334,34 +329,45 @@ static int end_unlink_set(const char *path)
 	if (ret == 0) {
 		ret = vhdset_files_remove(folder, files);
 	}
-	if (folder >= 0) {
-		close(folder);
-	}
 	TALLOC_FREE(frame);
-	errno = -ret;
-	return ret == 0 ? 0 : -1;
+	return ret;
 }
 
-/* A file that was to go with its last handle goes now. */
+/*
+ * A file that was to go with its last handle goes now.  As root, so it is looked
+ * at and removed in one folder, whatever its path leads to meanwhile.
+ */
 static void end_delete(const struct state_handle *h)
 {
+	const struct handle_record *r = &h->record;
 	char *path = talloc_asprintf(
-		talloc_tos(), "%.*s/%.*s", (int)h->record.path.length,
-		(const char *)h->record.path.data,
-		(int)h->record.name.length,
-		(const char *)h->record.name.data);
+		talloc_tos(), "%.*s/%.*s", (int)r->path.length,
+		(const char *)r->path.data, (int)r->name.length,
+		(const char *)r->name.data);
+	char *name = path != NULL ? strrchr(path, '/') + 1 : NULL;
+	char *folder_path = name == NULL ? NULL :
+		talloc_strndup(path, path, (size_t)(name - path));
+	int folder = folder_path == NULL ? -1 :
+		open(folder_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct stat st = {};
+	int ret = 0;
 
-	if (path != NULL && lstat(path, &st) == 0 &&
-	    (uint64_t)st.st_ino == h->record.inode && S_ISREG(st.st_mode) &&
-	    !hvrs_is_successor(&h->record, AT_FDCWD, path)) {
-		bool is_set = (h->record.flags & HANDLE_SHARED) != 0 &&
-			vhdset_is_name(path);
-
-		if ((is_set ? end_unlink_set(path) : unlink(path)) != 0) {
-			DBG_WARNING("hvrs: %s should be deleted: %s\n", path,
-				    strerror(errno));
+	if (folder != -1 &&
+	    fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    (uint64_t)st.st_ino == r->inode && S_ISREG(st.st_mode) &&
+	    !hvrs_is_successor(r, folder, name)) {
+		if ((r->flags & HANDLE_SHARED) != 0 && vhdset_is_name(name)) {
+			ret = end_unlink_set(folder, name);
+		} else if (unlinkat(folder, name, 0) != 0) {
+			ret = -errno;
 		}
+	}
+	if (ret != 0) {
+		DBG_WARNING("hvrs: %s should be deleted: %s\n", path,
+			    strerror(-ret));
+	}
+	if (folder != -1) {
+		close(folder);
 	}
 	TALLOC_FREE(path);
 }
