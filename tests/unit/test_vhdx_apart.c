@@ -14,6 +14,7 @@
 #include <cmocka.h>
 #include <tevent.h>
 
+#include "support/child.h"
 #include "support/mem_store.h"
 #include "vhdx/vhdx.h"
 
@@ -287,6 +288,176 @@ static void test_a_size_is_what_the_others_have(void **state)
 	}
 }
 
+/* In the library's place: the share's page as it is when it becomes stable. */
+static struct {
+	unsigned count;
+	bool fails;
+	uint8_t page[4096];
+} flushed;
+
+static int flush(int fd)
+{
+	flushed.count++;
+	if (flushed.fails || pread(fd, flushed.page, 4096, 0) != 4096) {
+		errno = EIO;
+		return -1;
+	}
+	return 0;
+}
+
+int fdatasync(int fd)
+{
+	return flush(fd);
+}
+
+int fsync(int fd)
+{
+	return flush(fd);
+}
+
+static struct vhdx_share *member(struct fixture *f, bool apart)
+{
+	struct vhdx_share *share = NULL;
+
+	assert_int_equal((apart ? vhdx_share_apart_open : vhdx_share_file_open)(
+				 f->mem_ctx, f->ev, f->share, &share), 0);
+	return share;
+}
+
+static void test_a_record_is_stable_before_it_counts(void **state)
+{
+	struct fixture *f = *state;
+	struct vhdx_share *share = member(f, true);
+	uint8_t record[VHDX_SHARE_RECORD];
+	unsigned turn = 0;
+
+	for (turn = 1; turn <= 3; turn++) {
+		memset(record, (int)turn, sizeof(record));
+		assert_int_equal(share->ops->lock_wait(share), 0);
+		flushed.count = 0;
+		assert_int_equal(share->ops->store(share, record), 0);
+		assert_int_equal(flushed.count, 1);
+		assert_memory_equal(flushed.page, record, sizeof(record));
+		flushed.fails = true;
+		assert_int_equal(share->ops->store(share, record), -EIO);
+		flushed.fails = false;
+		share->ops->unlock(share);
+	}
+	talloc_free(share);
+}
+
+/* A turn whose beginning is not stable changes nothing. */
+static void test_a_turn_begins_when_it_is_stable(void **state)
+{
+	struct fixture *f = *state;
+	struct vhdx_open how = { .writable = true };
+	struct vhdx *disk = NULL;
+	size_t events = 0;
+
+	begin(f);
+	events = mem_store_events(f->a->ms);
+	flushed.fails = true;
+	memset(f->bytes, 2, sizeof(f->bytes));
+	assert_int_equal(vhdx_write(f->a->disk, f->ev, f->bytes, MIB, MIB,
+				    true), -EIO);
+	flushed.fails = false;
+	assert_int_equal(mem_store_events(f->a->ms), events);
+	TALLOC_FREE(f->a->disk);
+	assert_int_equal(vhdx_open(f->a, mem_store_get(f->a->ms), &how, &disk,
+				   NULL), 0);
+	assert_int_equal(get(f, disk, 0, 0), 1);
+	assert_int_equal(get(f, disk, 1, 0), 0);
+	TALLOC_FREE(f->b);
+}
+
+static void test_what_the_dead_left_is_cleared(void **state)
+{
+	static const uint8_t nothing[4096];
+	struct fixture *f = *state;
+	struct vhdx_share *share = NULL;
+	uint8_t page[4096];
+
+	memset(page, 3, sizeof(page));
+	share_put(f, page);
+	flushed.fails = true;
+	assert_int_equal(vhdx_share_apart_open(f->mem_ctx, f->ev, f->share,
+					       &share), -EIO);
+	flushed.fails = false;
+	share_put(f, page);
+	flushed.count = 0;
+	share = member(f, true);
+	assert_int_equal(flushed.count, 1);
+	assert_memory_equal(flushed.page, nothing, 4096);
+	share_put(f, page);
+	/* Not where somebody is there. */
+	talloc_free(member(f, true));
+	share_get(f, flushed.page);
+	assert_memory_equal(flushed.page, page, 4096);
+	talloc_free(share);
+}
+
+static bool be_member(void *private_data)
+{
+	return member(private_data, true) != NULL;
+}
+
+static void test_alone_is_who_has_nobody_beside_him(void **state)
+{
+	struct fixture *f = *state;
+	unsigned apart = 0;
+	pid_t child = 0;
+
+	for (apart = 0; apart < 2; apart++) {
+		struct vhdx_share *a = member(f, apart != 0);
+		struct vhdx_share *b = NULL;
+		bool alone = false;
+
+		assert_int_equal(a->ops->alone(a, &alone), 0);
+		assert_true(alone);
+		/* Nor does it keep others out. */
+		b = member(f, apart != 0);
+		assert_int_equal(a->ops->alone(a, &alone), 0);
+		assert_false(alone);
+		assert_int_equal(b->ops->alone(b, &alone), 0);
+		assert_false(alone);
+		talloc_free(b);
+		assert_int_equal(a->ops->alone(a, &alone), 0);
+		assert_true(alone);
+		assert_true(vhdx_share_is_used_at(f->share));
+		child = child_holds(be_member, f);
+		assert_true(child > 0);
+		assert_int_equal(a->ops->alone(a, &alone), 0);
+		assert_false(alone);
+		child_kill(child);
+		assert_int_equal(a->ops->alone(a, &alone), 0);
+		assert_true(alone);
+		talloc_free(a);
+	}
+}
+
+/* The session goes on, and the log with it, until the last. */
+static void test_only_the_last_who_closes_ends_the_session(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t page[4096];
+	uint8_t after[4096];
+	size_t events = 0;
+
+	begin(f);
+	put(f, f->a, 1, 2, MIB);
+	share_get(f, page);
+	events = mem_store_events(f->a->ms);
+	assert_int_equal(vhdx_close(f->a->disk), 0);
+	assert_int_equal(mem_store_events(f->a->ms), events);
+	share_get(f, after);
+	assert_memory_equal(page, after, sizeof(page));
+	end_of_a(f, events, 0);
+	assert_int_equal(get(f, f->b->disk, 1, 0), 2);
+	put(f, f->b, 3, 5, MIB);
+	(void)end_of_b(f);
+	TALLOC_FREE(f->b);
+}
+
 static void test_who_is_a_member_is_told(void **state)
 {
 	struct fixture *f = *state;
@@ -309,6 +480,11 @@ int main(void)
 		T(test_what_one_was_told_the_others_have),
 		T(test_one_goes_in_the_middle_of_its_turn),
 		T(test_a_size_is_what_the_others_have),
+		T(test_a_record_is_stable_before_it_counts),
+		T(test_a_turn_begins_when_it_is_stable),
+		T(test_what_the_dead_left_is_cleared),
+		T(test_alone_is_who_has_nobody_beside_him),
+		T(test_only_the_last_who_closes_ends_the_session),
 		T(test_who_is_a_member_is_told),
 	};
 
