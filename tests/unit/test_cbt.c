@@ -555,6 +555,157 @@ static void test_apart_a_bit_that_another_set_is_written_too(void **test)
 	assert_int_equal(CBT_REGION, r[0].length);
 }
 
+static void test_apart_steps_make_known_what_they_were_for(void **test)
+{
+	struct place *p = *test;
+	const uint64_t at = GIB + CBT_REGION - 1;
+	struct cbt_range r[8];
+	size_t n = 0;
+
+	mark(p->cbt, 1);
+	talloc_free(p->cbt);
+	p->cbt = opened_apart(p, p->store);
+	/* From the end of one region to the beginning of the third. */
+	assert_int_equal(0, cbt_arm_write(p->cbt, at, CBT_REGION + 2));
+	assert_true(cbt_note_waits(p->cbt, at, CBT_REGION + 2));
+	assert_int_equal(0, store_flush(p->store));
+	cbt_arm_done(p->cbt, at, CBT_REGION + 2);
+	assert_false(cbt_note_waits(p->cbt, GIB, 3 * CBT_REGION));
+	assert_true(cbt_note_waits(p->cbt, GIB - 1, 1));
+	assert_true(cbt_note_waits(p->cbt, GIB + 3 * CBT_REGION, 1));
+	/* One that ends with a region is not of the next. */
+	assert_int_equal(0, cbt_arm_write(p->cbt, 2 * GIB, CBT_REGION));
+	cbt_arm_done(p->cbt, 2 * GIB, CBT_REGION);
+	assert_true(cbt_note_waits(p->cbt, 2 * GIB + CBT_REGION, 1));
+	mark(p->cbt, 2);
+	assert_int_equal(0, ask(p->cbt, 2, 1, 0, 64 * GIB, r, 8, &n));
+	assert_int_equal(2, n);
+	assert_int_equal(GIB, r[0].offset);
+	assert_int_equal(3 * CBT_REGION, r[0].length);
+	assert_int_equal(2 * GIB, r[1].offset);
+	assert_int_equal(CBT_REGION, r[1].length);
+}
+
+static void test_nothing_is_known_before_it_is_stable(void **test)
+{
+	struct place *p = *test;
+	unsigned of_all = 0;
+	uint64_t nth = 0;
+
+	mark(p->cbt, 1);
+	for (of_all = 0; of_all < 2; of_all++) {
+		/* One machine arms: a write and a flush; then its bits. */
+		const uint64_t calls = of_all != 0 ? 3 : 2;
+
+		talloc_free(p->cbt);
+		p->cbt = of_all != 0 ? opened_apart(p, p->store)
+				     : opened(p, p->store, false);
+		mem_store_record(p->ms);
+		for (nth = 1; nth <= calls; nth++) {
+			uint64_t at = (1 + of_all * 8 + nth) * GIB;
+			size_t before = 0;
+
+			mem_store_fail(p->ms, nth, -EIO);
+			assert_int_equal(-EIO, cbt_note(p->cbt, at, 512));
+			assert_true(cbt_note_waits(p->cbt, at, 512));
+			before = mem_store_events(p->ms);
+			assert_int_equal(0, cbt_note(p->cbt, at, 512));
+			assert_int_equal(before + (of_all != 0 ? 2 : 3),
+					 mem_store_events(p->ms));
+			assert_false(cbt_note_waits(p->cbt, at, 512));
+		}
+	}
+}
+
+static void test_in_doubt_of_the_header_nothing_is_armed(void **test)
+{
+	struct place *p = *test;
+	struct guid g = id(1);
+
+	mem_store_fail(p->ms, 3, -EIO);
+	assert_int_equal(-EIO, cbt_mark(p->cbt, &g));
+	assert_int_equal(-EINVAL, cbt_arm_write(p->cbt, GIB, 512));
+	assert_int_equal(0, cbt_reload(p->cbt));
+	assert_int_equal(0, cbt_arm_write(p->cbt, GIB, 512));
+}
+
+static void test_what_lies_behind_the_end_is_noted_too(void **test)
+{
+	struct place *p = *test;
+	struct cbt_range r[4];
+	size_t n = 0;
+
+	mark(p->cbt, 1);
+	assert_int_equal(0, cbt_note(p->cbt, 100 * GIB, 512));
+	assert_int_equal(0, cbt_note(p->cbt, 100 * GIB, 512));
+	assert_int_equal(0, cbt_note(p->cbt, 64 * GIB - 1, 2));
+	mark(p->cbt, 2);
+	assert_int_equal(0, ask(p->cbt, 2, 1, 0, 64 * GIB, r, 4, &n));
+	assert_int_equal(1, n);
+	assert_int_equal(64 * GIB - CBT_REGION, r[0].offset);
+}
+
+struct turn {
+	struct mem_store *ms;
+	bool held;
+	int error;
+	uint64_t begun;
+	uint64_t calls;		/* of the store, while it was held */
+	unsigned count;
+};
+
+static int turn_take(void *private_data)
+{
+	struct turn *t = private_data;
+
+	assert_false(t->held);
+	t->held = t->error == 0;
+	t->begun = mem_store_calls(t->ms);
+	return t->error;
+}
+
+static void turn_give(void *private_data)
+{
+	struct turn *t = private_data;
+
+	assert_true(t->held);
+	t->held = false;
+	t->count++;
+	t->calls += mem_store_calls(t->ms) - t->begun;
+}
+
+/* Bits of others in the same byte must not be lost. */
+static void test_bits_change_under_the_lock(void **test)
+{
+	struct place *p = *test;
+	struct turn t = { .ms = p->ms };
+	struct cbt_lock how = {
+		.lock = turn_take, .unlock = turn_give, .private_data = &t,
+		.apart = true,
+	};
+	uint64_t calls = 0;
+
+	mark(p->cbt, 1);
+	TALLOC_FREE(p->cbt);
+	assert_int_equal(0, cbt_open(p, p->store, &how, false, &p->cbt,
+				     NULL));
+	calls = mem_store_calls(p->ms);
+	assert_int_equal(0, cbt_arm_write(p->cbt, GIB, 512));
+	assert_int_equal(1, t.count);
+	assert_int_equal(2, t.calls);
+	assert_int_equal(calls + 2, mem_store_calls(p->ms));
+	t.error = -ETIMEDOUT;
+	assert_int_equal(-ETIMEDOUT, cbt_note(p->cbt, GIB, 512));
+	assert_int_equal(calls + 2, mem_store_calls(p->ms));
+	assert_true(cbt_note_waits(p->cbt, GIB, 512));
+	t.error = 0;
+	assert_int_equal(0, cbt_note(p->cbt, GIB, 512));
+	assert_int_equal(2, t.count);
+	assert_int_equal(4, t.calls);
+	assert_false(cbt_note_waits(p->cbt, GIB, 512));
+	TALLOC_FREE(p->cbt);
+}
+
 static void test_a_failing_store_never_hides_a_change(void **test)
 {
 	struct place *p = *test;
@@ -657,6 +808,11 @@ int main(void)
 		T(test_a_cut_in_any_change_of_the_header_is_before_or_after),
 		T(test_apart_a_note_needs_nobody_to_recover),
 		T(test_apart_a_bit_that_another_set_is_written_too),
+		T(test_apart_steps_make_known_what_they_were_for),
+		T(test_nothing_is_known_before_it_is_stable),
+		T(test_in_doubt_of_the_header_nothing_is_armed),
+		T(test_what_lies_behind_the_end_is_noted_too),
+		T(test_bits_change_under_the_lock),
 		T(test_a_failing_store_never_hides_a_change),
 		cmocka_unit_test_setup_teardown(
 			test_the_last_bytes_of_64_tib_are_tracked,

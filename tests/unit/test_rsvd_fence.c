@@ -3,6 +3,7 @@
  * what a dead or stopped one leaves.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -36,6 +37,8 @@ static int start(void **test)
 	snprintf(p->path, sizeof(p->path), "%s/fence", p->folder);
 	p->mem = p;
 	*test = p;
+	/* A test that hangs has failed. */
+	alarm(100);
 	return 0;
 }
 
@@ -54,12 +57,32 @@ static int start_apart(void **test)
 	return ret;
 }
 
+/* In the library's place: what others see when a change becomes stable. */
+static struct {
+	struct rsvd_fence *by;
+	unsigned count;
+	uint64_t seen;
+	bool fails;
+} flushed;
+
+int fdatasync(int fd)
+{
+	(void)fd;
+	flushed.count++;
+	if (flushed.by != NULL) {
+		flushed.seen = rsvd_fence_generation(flushed.by);
+	}
+	errno = EIO;
+	return flushed.fails ? -1 : 0;
+}
+
 static int stop(void **test)
 {
 	struct place *p = *test;
 	char name[96];
 	unsigned i = 0;
 
+	alarm(0);
 	for (i = 0; i < RSVD_FENCE_SLOTS; i++) {
 		snprintf(name, sizeof(name), "%s.%u", p->path, i);
 		unlink(name);
@@ -68,6 +91,7 @@ static int stop(void **test)
 	rmdir(p->folder);
 	talloc_free(p);
 	on_nodes = false;
+	memset(&flushed, 0, sizeof(flushed));
 	return 0;
 }
 
@@ -168,6 +192,37 @@ static void test_a_change_cut_off_is_settled(void **test)
 	assert_int_equal(rsvd_fence_settle(a), now + 4);
 	assert_int_equal(rsvd_fence_settle(a), now + 4);
 	talloc_free(a);
+}
+
+static void test_a_change_that_begins_is_stable(void **test)
+{
+	struct place *p = *test;
+	struct rsvd_fence *a = join(p, 1);
+	struct rsvd_fence *b = join(p, 2);
+	uint64_t now = rsvd_fence_generation(a);
+	unsigned round = 0;
+
+	for (round = 0; round < 4; round++) {
+		struct rsvd_fence *who = round % 2 == 0 ? a : b;
+		struct rsvd_fence *other = round % 2 == 0 ? b : a;
+
+		memset(&flushed, 0, sizeof(flushed));
+		flushed.by = other;
+		assert_int_equal(rsvd_fence_change_begin(who), 0);
+		assert_int_equal(flushed.count, p->apart);
+		assert_int_equal(rsvd_fence_generation(other), now + 1);
+		assert_int_equal(flushed.seen, p->apart ? now + 1 : 0);
+		now += 2;
+		assert_int_equal(rsvd_fence_change_end(who), now);
+		assert_int_equal(rsvd_fence_generation(other), now);
+	}
+	flushed.fails = true;
+	assert_int_equal(rsvd_fence_change_begin(b), p->apart ? -EIO : 0);
+	memset(&flushed, 0, sizeof(flushed));
+	assert_int_equal(rsvd_fence_settle(a), now + 2);
+	assert_int_equal(rsvd_fence_generation(b), now + 2);
+	talloc_free(a);
+	talloc_free(b);
 }
 
 static void test_many_generations_under_way(void **test)
@@ -299,6 +354,60 @@ static void test_slots_are_given_back(void **test)
 			talloc_free(all[i]);
 		}
 	}
+}
+
+static bool be_busy(void *private_data)
+{
+	struct place *p = private_data;
+	struct rsvd_fence *a = join(p, 9);
+	uint32_t entry = 0;
+
+	rsvd_fence_counters(a)->reads = 1;
+	rsvd_fence_counters(a)->commands = 1;
+	return rsvd_fence_slot(a) == 1 &&
+		rsvd_fence_range_enter(a, 0, 512, &entry) == 0 &&
+		rsvd_fence_enter(a, rsvd_fence_generation(a));
+}
+
+static void test_a_slot_taken_over_has_nothing_of_before(void **test)
+{
+	struct place *p = *test;
+	struct rsvd_fence *b = join(p, 2);
+	pid_t child = child_holds(be_busy, p);
+	const struct rsvd_fence_counters none = {};
+	struct rsvd_fence_counters seen = {};
+	struct rsvd_fence *a = NULL;
+	uint64_t later = 0;
+	uint32_t entry = 0;
+	uint8_t who = 0;
+
+	assert_true(child > 0);
+	assert_int_equal(rsvd_fence_exclusive(b, 0, 512), 0);
+	assert_false(rsvd_fence_is_settled(b));
+	later = raise_generation(b);
+	assert_int_equal(rsvd_fence_busy(b, later, anybody, &who), 1);
+	assert_int_equal(who, 9);
+	child_kill(child);
+	a = join(p, 3);
+	assert_int_equal(rsvd_fence_slot(a), 1);
+	assert_int_equal(rsvd_fence_busy(b, later, anybody, NULL), 0);
+	assert_true(rsvd_fence_is_settled(b));
+	rsvd_fence_release(b);
+	assert_int_equal(rsvd_fence_look(p->path, 1, (uint64_t)child, &seen),
+			 -ENOENT);
+	assert_int_equal(rsvd_fence_look(p->path, 1, (uint64_t)getpid(),
+					 &seen), 0);
+	assert_memory_equal(&seen, &none, sizeof(seen));
+	assert_int_equal(rsvd_fence_range_enter(a, 0, 512, &entry), 0);
+	rsvd_fence_range_exit(a, entry);
+	/* And it is his. */
+	assert_true(rsvd_fence_enter(a, later));
+	assert_int_equal(rsvd_fence_busy(b, raise_generation(b), anybody,
+					 &who), 1);
+	assert_int_equal(who, 3);
+	rsvd_fence_exit(a, later);
+	talloc_free(a);
+	talloc_free(b);
 }
 
 static void test_exclusive_is_one_at_a_time(void **test)
@@ -501,6 +610,7 @@ static void test_lost_files_let_nothing_in(void **test)
 	assert_false(rsvd_fence_enter(a, now));
 	assert_int_not_equal(rsvd_fence_error(a), 0);
 	assert_int_not_equal(rsvd_fence_change_begin(b), 0);
+	assert_int_equal(rsvd_fence_change_end(b), UINT64_MAX);
 	/* Not even where it is whole again. */
 	assert_int_equal(truncate(p->path, 128), 0);
 	assert_false(rsvd_fence_enter(a, 0));
@@ -514,6 +624,7 @@ static void test_lost_files_let_nothing_in(void **test)
 static void test_what_cannot_be_told_lets_nothing_in(void **test)
 {
 	struct rsvd_fence *a = join(*test, 1);
+	struct rsvd_fence *b = join(*test, 2);
 	const struct rlimit nothing = { .rlim_max = RLIM_INFINITY };
 	struct rlimit before = {};
 	uint64_t now = rsvd_fence_generation(a);
@@ -526,6 +637,18 @@ static void test_what_cannot_be_told_lets_nothing_in(void **test)
 	assert_int_equal(rsvd_fence_error(a), -EFBIG);
 	assert_false(rsvd_fence_enter(a, now));
 	talloc_free(a);
+	/* A change whose end is not told goes on, until somebody settles it. */
+	a = join(*test, 1);
+	assert_int_equal(rsvd_fence_change_begin(a), 0);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &nothing), 0);
+	(void)rsvd_fence_change_end(a);
+	assert_int_not_equal(rsvd_fence_change_begin(b), 0);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	assert_int_equal(rsvd_fence_error(a), -EFBIG);
+	assert_int_equal(rsvd_fence_generation(b), now + 1);
+	assert_int_equal(rsvd_fence_settle(b), now + 2);
+	talloc_free(a);
+	talloc_free(b);
 }
 
 static void test_a_slot_tells_its_process(void **test)
@@ -550,6 +673,115 @@ static void test_a_slot_tells_its_process(void **test)
 	assert_false(rsvd_fence_is_used_at("/nowhere/fence"));
 }
 
+#define FIRST_SLOT 0x100001
+
+/* Which bytes are whose is the same for all versions that meet. */
+static int hold_bytes(const struct place *p, off_t start, off_t length)
+{
+	struct flock lock = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = start,
+		.l_len = length,
+	};
+	int fd = open(p->path, O_RDWR);
+
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+	return fd;
+}
+
+static void test_only_bytes_of_slots_tell_of_opens(void **test)
+{
+	struct place *p = *test;
+	const off_t behind = FIRST_SLOT + RSVD_FENCE_SLOTS;
+	struct rsvd_fence *a = join(p, 1);
+	uint32_t slot = 0;
+	int before = -1;
+	int after = -1;
+
+	/* Whoever has them: one without a slot has no lock. */
+	after = hold_bytes(p, behind, 0);
+	assert_false(rsvd_fence_is_held(a, RSVD_FENCE_NO_SLOT));
+	assert_false(rsvd_fence_is_held_at(p->path, RSVD_FENCE_NO_SLOT));
+	assert_true(rsvd_fence_is_held(a, 0));
+	assert_true(rsvd_fence_is_used_at(p->path));
+	talloc_free(a);
+	before = hold_bytes(p, 0, FIRST_SLOT);
+	assert_false(rsvd_fence_is_used_at(p->path));
+	for (slot = 0; slot < RSVD_FENCE_SLOTS; slot++) {
+		int fd = hold_bytes(p, FIRST_SLOT + slot, 1);
+
+		assert_true(rsvd_fence_is_used_at(p->path));
+		assert_true(rsvd_fence_is_held_at(p->path, slot));
+		assert_false(rsvd_fence_is_held_at(p->path, slot ^ 1));
+		close(fd);
+		assert_false(rsvd_fence_is_used_at(p->path));
+		assert_false(rsvd_fence_is_held_at(p->path, slot));
+	}
+	close(before);
+	close(after);
+}
+
+/* Made, or locked, and no more yet: nothing was let in by it. */
+static void test_a_slot_that_is_just_taken_has_nothing_under_way(void **test)
+{
+	struct place *p = *test;
+	struct rsvd_fence *a = join(p, 1);
+	uint64_t later = raise_generation(a);
+	char name[96];
+	int beyond = hold_bytes(p, FIRST_SLOT + 5, 1);
+	int taken = -1;
+	int file = -1;
+
+	assert_int_equal(rsvd_fence_exclusive(a, 0, 512), 0);
+	assert_int_equal(rsvd_fence_busy(a, later, anybody, NULL), 0);
+	assert_true(rsvd_fence_is_settled(a));
+	taken = hold_bytes(p, FIRST_SLOT + 1, 1);
+	if (p->apart) {
+		snprintf(name, sizeof(name), "%s.1", p->path);
+		file = open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+		assert_true(file >= 0);
+	}
+	assert_int_equal(rsvd_fence_busy(a, later, anybody, NULL), 0);
+	assert_true(rsvd_fence_is_settled(a));
+	if (p->apart) {
+		/* What cannot be read is another matter. */
+		assert_int_equal(pwrite(file, name, 8, 0), 8);
+		assert_int_equal(rsvd_fence_busy(a, later, anybody, NULL), 1);
+		assert_false(rsvd_fence_is_settled(a));
+		close(file);
+	}
+	close(taken);
+	assert_int_equal(rsvd_fence_busy(a, later, anybody, NULL), 0);
+	assert_true(rsvd_fence_is_settled(a));
+	close(beyond);
+	talloc_free(a);
+}
+
+/* Nor does a write beside one of its generation wait for any file. */
+static void test_what_others_know_is_not_told_again(void **test)
+{
+	struct rsvd_fence *a = join(*test, 1);
+	struct rsvd_fence *b = join(*test, 2);
+	const struct rlimit nothing = { .rlim_max = RLIM_INFINITY };
+	struct rlimit before = {};
+	uint64_t now = rsvd_fence_generation(a);
+	uint64_t later = 0;
+
+	assert_true(rsvd_fence_enter(a, now));
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &nothing), 0);
+	assert_true(rsvd_fence_enter(a, now));
+	rsvd_fence_exit(a, now);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	assert_int_equal(rsvd_fence_error(a), 0);
+	later = raise_generation(b);
+	assert_int_equal(rsvd_fence_busy(b, later, anybody, NULL), 1);
+	rsvd_fence_exit(a, now);
+	assert_int_equal(rsvd_fence_busy(b, later, anybody, NULL), 0);
+	talloc_free(a);
+	talloc_free(b);
+}
+
 #define T(test) \
 	cmocka_unit_test_setup_teardown(test, start, stop), \
 	{ #test "_apart", test, start_apart, stop, NULL }
@@ -560,10 +792,12 @@ int main(void)
 		T(test_a_write_of_before_is_waited_for),
 		T(test_an_old_generation_does_not_enter),
 		T(test_a_change_cut_off_is_settled),
+		T(test_a_change_that_begins_is_stable),
 		T(test_many_generations_under_way),
 		T(test_who_died_has_no_write_under_way),
 		T(test_no_write_is_seen_after_the_fence),
 		T(test_slots_are_given_back),
+		T(test_a_slot_taken_over_has_nothing_of_before),
 		T(test_exclusive_is_one_at_a_time),
 		T(test_a_range_of_ones_own_keeps_others_out),
 		T(test_more_ranges_than_are_told_apart),
@@ -571,6 +805,9 @@ int main(void)
 		T(test_a_plain_change_and_an_exclusive_one),
 		T(test_counters_and_foreign_files),
 		T(test_a_slot_tells_its_process),
+		T(test_only_bytes_of_slots_tell_of_opens),
+		T(test_a_slot_that_is_just_taken_has_nothing_under_way),
+		T(test_what_others_know_is_not_told_again),
 		{ "test_what_cannot_be_told_lets_nothing_in",
 		  test_what_cannot_be_told_lets_nothing_in, start_apart, stop,
 		  NULL },

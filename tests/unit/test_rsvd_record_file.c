@@ -15,6 +15,8 @@
 
 #include "rsvd/record_file.h"
 #include "support/child.h"
+#include "util/crc32c.h"
+#include "util/cursor.h"
 
 struct place {
 	char path[64];
@@ -223,6 +225,55 @@ static void test_a_place_has_every_other_turn(void **test)
 	close(fd);
 }
 
+/* A first place of turn 2, as long as it says as far as the file goes. */
+static void foreign_put(struct place *p, uint32_t length)
+{
+	uint8_t *all = talloc_zero_size(p, 2 * RSVD_RECORD_FILE_MAX);
+	size_t size = (size_t)length + 24;
+	struct cursor_put c = {};
+	uint32_t sum = 0;
+	int fd = open(p->path, O_WRONLY);
+
+	(void)whole(p->path, all);
+	cursor_put_init(&c, all, 24);
+	cursor_put_le64(&c, 0x4352534852535648ULL);
+	cursor_put_le64(&c, 2);
+	cursor_put_le32(&c, length);
+	cursor_put_le32(&c, 0);
+	sum = crc32c(all, size < 2 * RSVD_RECORD_FILE_MAX ? size : 24);
+	cursor_put_init(&c, all + 20, 4);
+	cursor_put_le32(&c, sum);
+	assert_int_equal(pwrite(fd, all, 24, 0), 24);
+	close(fd);
+	talloc_free(all);
+}
+
+static void test_a_place_that_says_too_much_does_not_count(void **test)
+{
+	static const uint32_t much[] = {
+		RSVD_RECORD_FILE_MAX - 23, RSVD_RECORD_FILE_MAX,
+		2 * RSVD_RECORD_FILE_MAX, 1U << 31, UINT32_MAX - 24,
+		UINT32_MAX - 23, UINT32_MAX - 22, UINT32_MAX,
+	};
+	struct place *p = *test;
+	struct rsvd_record_file *file = NULL;
+	uint8_t *bytes = NULL;
+	size_t length = 0;
+	size_t i = 0;
+
+	assert_int_equal(store(p, "told"), 0);
+	for (i = 0; i < sizeof(much) / sizeof(much[0]); i++) {
+		foreign_put(p, much[i]);
+		assert_string_equal(stored(p), "told");
+	}
+	/* One that is as long as its place. */
+	foreign_put(p, RSVD_RECORD_FILE_MAX - 24);
+	assert_int_equal(rsvd_record_file_lock(p, p->path, 0, &file, &bytes,
+					       &length), 0);
+	assert_int_equal(length, RSVD_RECORD_FILE_MAX - 24);
+	talloc_free(file);
+}
+
 static bool take_lock(void *private_data)
 {
 	struct place *p = private_data;
@@ -286,6 +337,7 @@ int main(void)
 		T(test_cut_anywhere_it_is_the_old_or_the_new),
 		T(test_damage_is_no_empty_record),
 		T(test_a_place_has_every_other_turn),
+		T(test_a_place_that_says_too_much_does_not_count),
 		T(test_one_has_the_lock_until_it_dies),
 		T(test_too_much_is_refused),
 	};
