@@ -1,94 +1,98 @@
 """File systems of the kernel on a shared disk: made, filled with data that
-fio verifies, checked, and read again after everything was closed."""
+fio verifies, trimmed, checked, and read again after everything was closed."""
 
+import contextlib
+import errno
 import os
 import subprocess
-import time
 import unittest
 
 import lab
-import nbd_server
 import rsvd
 
+PLUGIN = os.path.dirname(os.path.abspath(__file__)) + '/nbd_disk.py'
 SIZE = 512 * lab.MIB
 
 
 class Guest(rsvd.Case):
 
-    def attach(self, disk):
-        """A loop device for a shared disk."""
-        folder = self.server.directory
-        path = folder + '/nbd'
-        if os.path.exists(path):
-            os.unlink(path)
-        self.nbd = nbd_server.Server(disk, SIZE, path)
-        self.nbd.start()
-        file = folder + '/fuse'
-        if not os.path.exists(file):
-            os.mkdir(file)
+    def attach(self):
+        """A loop device for the shared disk."""
+        folder = self.server.directory + '/guest'
+        os.makedirs(folder, exist_ok=True)
+        self.errors = open(self.server.directory + '/errors', 'w+')
+        self.addCleanup(self.errors.close)
         self.fuse = subprocess.Popen(
-            ['nbdfuse', file, '--unix', path],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        for _ in range(200):
-            if os.path.exists(file + '/nbd'):
-                break
-            time.sleep(0.05)
-        else:
-            self.fail('nbdfuse: %s' % self.fuse.stderr.read1(2000))
-        return lab.run('losetup', '-f', '--show', '--direct-io=off',
-                       file + '/nbd').strip()
+            ['nbdfuse', folder, '--command', 'nbdkit', '-s', 'python', PLUGIN,
+             'port=%d' % self.server.port, 'share=' + self.share,
+             'name=t/disk.vhdx'], stderr=self.errors)
+        if not lab.until(lambda: os.path.exists(folder + '/nbd'), 30):
+            self.fuse.kill()
+            self.fail('nbdfuse has no file: ' + self.failures())
+        return lab.run('losetup', '-f', '--show', '--direct-io=on',
+                       folder + '/nbd').strip()
+
+    def failures(self):
+        """What nbdkit and nbdfuse said: of each request that failed."""
+        self.errors.seek(0)
+        return self.errors.read()
 
     def detach(self, device):
         lab.run('losetup', '-d', device)
-        for _ in range(100):
-            if 'busy' not in lab.run('fusermount3', '-u',
-                                     self.server.directory + '/fuse',
-                                     check=False):
-                break
-            time.sleep(0.1)
+        lab.until(lambda: 'busy' not in lab.run(
+            'fusermount3', '-u', self.server.directory + '/guest',
+            check=False))
         self.fuse.wait(20)
-        self.nbd.close()
-        self.assertEqual([], self.nbd.failures)
+
+    @contextlib.contextmanager
+    def attached(self):
+        """The disk's device; no request may fail."""
+        device = self.attach()
+        try:
+            yield device
+        finally:
+            self.detach(device)
+            self.assertEqual('', self.failures())
+
+    @contextlib.contextmanager
+    def mounted(self, device):
+        where = self.server.directory + '/mount'
+        os.makedirs(where, exist_ok=True)
+        lab.run('mount', device, where)
+        try:
+            yield where
+        finally:
+            lab.run('umount', where)
+
+    def fio(self, where, *how):
+        lab.run('fio', '--name=t', '--directory=' + where, '--size=48m',
+                '--rw=randwrite', '--bs=4k-64k', '--verify=crc32c',
+                '--verify_fatal=1', '--verify_state_save=0', '--fsync=64',
+                '--ioengine=psync', *how)
 
     def file_system(self, make, check, kind):
-        rsvd.make_disk(self.path('disk.vhdx'), SIZE, kind)
-        mount = self.server.directory + '/mount'
-        os.mkdir(mount)
-        disk = self.disk()
-        device = self.attach(disk)
-        try:
+        rsvd.make_disk(self.image, SIZE, kind)
+        with self.attached() as device:
             lab.run(*make, device)
-            lab.run('mount', device, mount)
-            try:
-                lab.run('fio', '--name=t', '--directory=' + mount,
-                        '--size=48m', '--rw=randwrite', '--bs=4k-64k',
-                        '--verify=crc32c', '--do_verify=1',
-                        '--verify_state_save=0', '--fsync=64',
-                        '--ioengine=psync')
-                os.unlink(mount + '/t.0.0')
-                lab.run('cp', '-r', '/usr/share/python3', mount)
-                lab.run('fstrim', mount, check=False)
-            finally:
-                lab.run('umount', mount)
+            with self.mounted(device) as where:
+                self.fio(where, '--do_verify=1', '--numjobs=2')
+                lab.run('cp', '-r', '/usr/share/python3', where)
+                os.unlink(where + '/t.1.0')
+            before = lab.blocks(self.image)
+            with self.mounted(device) as where:
+                lab.run('fstrim', where)
+            # A fixed disk keeps its blocks.
+            freed = before - lab.blocks(self.image)
+            self.assertEqual(kind == 'dynamic', freed > 32 * lab.MIB, freed)
             lab.run(*check, device)
-        finally:
-            self.detach(device)
-        disk.close()
-        disk = self.disk()
-        device = self.attach(disk)
-        try:
+        # What no cache of the kernel has any more.
+        with self.attached() as device:
             lab.run(*check, device)
-            lab.run('mount', '-o', 'ro', device, mount)
-            try:
+            with self.mounted(device) as where:
+                self.fio(where, '--verify_only=1')
                 lab.run('diff', '-r', '/usr/share/python3',
-                        mount + '/python3')
-            finally:
-                lab.run('umount', mount)
-        finally:
-            self.detach(device)
-        disk.close()
-        os.rmdir(mount)
-        lab.run('qemu-img', 'check', self.path('disk.vhdx'))
+                        where + '/python3')
+        lab.run('qemu-img', 'check', self.image)
 
     def test_ext4_on_a_dynamic_disk(self):
         self.file_system(['mkfs.ext4', '-q', '-F'],
@@ -101,6 +105,23 @@ class Guest(rsvd.Case):
     def test_ext4_on_a_fixed_disk(self):
         self.file_system(['mkfs.ext4', '-q', '-F'],
                          ['e2fsck', '-f', '-n'], 'fixed')
+
+    def test_a_refused_write_is_an_error_of_the_device(self):
+        other = self.disk()
+        self.good(other.pr_out(rsvd.REGISTER, action_key=7))
+        self.good(other.pr_out(rsvd.RESERVE, rsvd.WE, 7))
+        device = self.attach()
+        try:
+            self.assertEqual(bytes(4096), lab.content(device, 0, 4096))
+            with open(device, 'r+b') as file:
+                file.write(lab.pattern(4096))
+                file.flush()
+                with self.assertRaises(OSError) as caught:
+                    os.fsync(file.fileno())
+            self.assertEqual(errno.EIO, caught.exception.errno)
+        finally:
+            self.detach(device)
+        self.assertIn(PLUGIN + ': pwrite: error: ', self.failures())
 
 
 if __name__ == '__main__':
