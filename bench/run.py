@@ -34,13 +34,13 @@ EFFORTS = {
               'beside': 2, 'extents': 10000, 'qos': 5, 'latency': 6,
               'whole': 30, 'copies': 1, 'ways': 1,
               'handle rounds': 3, 'handle seconds': 0.4, 'kills': 3,
-              'handles': 2000, 'held': 500, 'disk': (2, 4),
+              'handles': 2000, 'held': 500, 'disk': (4, 4),
               'snapshots': (100, 3), 'shared': 4, 'sets': (3, 256)},
     'full': {'io': 60, 'seconds': 0.12, 'ranges': 400, 'many': 5,
              'beside': 6, 'extents': 100000, 'qos': 30, 'latency': 20,
              'whole': 60, 'copies': 3, 'ways': 1,
              'handle rounds': 6, 'handle seconds': 0.8, 'kills': 10,
-             'handles': 10000, 'held': 1000, 'disk': (4, 2),
+             'handles': 10000, 'held': 1000, 'disk': (8, 2),
              'snapshots': (1000, 5), 'shared': 8, 'sets': (5, 1024)},
 }
 

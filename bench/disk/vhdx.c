@@ -2,11 +2,13 @@
  * The VHDX engine, or the bare file under it, by requests of one size, some
  * under way at a time:
  *
- *   bench-vhdx raw|vhdx FILE read|write|through SIZE DEPTH COUNT STEP LENGTH
+ *   bench-vhdx vhdx FILE read|write|through SIZE DEPTH COUNT STEP LENGTH
+ *   bench-vhdx raw FILE read|write|through SIZE DEPTH COUNT STEP LENGTH BASE
  *   bench-vhdx open FILE
  *
  * Request i is at i * STEP modulo LENGTH, as that of "qemu-img bench": a step
- * that is no divisor goes everywhere once.  Prints nanoseconds.
+ * that is no divisor goes everywhere once; in the bare file that many bytes
+ * behind BASE.  Prints nanoseconds.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +40,7 @@ struct run {
 	bool writes;
 	bool through;
 	size_t size;
-	uint64_t count, step, length;
+	uint64_t count, step, length, base;
 	uint64_t sent, done;
 	int error;
 	struct slot slots[DEPTH_MAX];
@@ -96,7 +98,7 @@ static void next(struct slot *slot)
 	if (run->disk == NULL) {
 		slot->io = (struct store_io) {
 			.op = run->writes ? STORE_WRITE : STORE_READ,
-			.buffer = slot->buffer, .offset = at,
+			.buffer = slot->buffer, .offset = run->base + at,
 			.length = run->size, .done = on_io,
 			.private_data = slot,
 		};
@@ -155,13 +157,14 @@ int main(int argc, char **argv)
 {
 	struct run *run = calloc(1, sizeof(*run));
 	bool opens = argc == 3 && strcmp(argv[1], "open") == 0;
+	bool raw = argc == 10 && strcmp(argv[1], "raw") == 0;
 	unsigned depth = 0;
 	uint64_t begun = 0;
 	int ret = -EINVAL;
 
-	if (run == NULL || (!opens && argc != 9)) {
-		fprintf(stderr, "bench-vhdx raw|vhdx FILE read|write|through SIZE "
-			"DEPTH COUNT STEP LENGTH | open FILE\n");
+	if (run == NULL || (!opens && !raw && argc != 9)) {
+		fprintf(stderr, "bench-vhdx vhdx FILE read|write|through SIZE "
+			"DEPTH COUNT STEP LENGTH | raw ... BASE | open FILE\n");
 		return 2;
 	}
 	run->mem_ctx = talloc_new(NULL);
@@ -175,6 +178,7 @@ int main(int argc, char **argv)
 		run->count = strtoull(argv[6], NULL, 10);
 		run->step = strtoull(argv[7], NULL, 10);
 		run->length = strtoull(argv[8], NULL, 10);
+		run->base = raw ? strtoull(argv[9], NULL, 10) : 0;
 		if (run->size == 0 || depth == 0 || depth > DEPTH_MAX ||
 		    run->length == 0) {
 			fprintf(stderr, "bench-vhdx: a number is of no use\n");
@@ -184,7 +188,7 @@ int main(int argc, char **argv)
 	ret = file_store_open(run->mem_ctx, run->ev, AT_FDCWD, argv[2],
 			      run->writes ? FILE_STORE_WRITE : 0,
 			      &run->store);
-	if (ret == 0 && strcmp(argv[1], "raw") != 0) {
+	if (ret == 0 && !raw) {
 		ret = disk_open(run, argv[2], run->writes);
 	}
 	if (ret == 0 && opens) {

@@ -78,7 +78,6 @@ static bool block_take(struct vhdx_piece *piece)
 	}
 	piece->busy_next = disk->busy;
 	disk->busy = piece;
-	piece->busy = true;
 	return true;
 }
 
@@ -92,9 +91,20 @@ static void block_release(struct vhdx_piece *piece)
 		at = &(*at)->busy_next;
 	}
 	*at = piece->busy_next;
-	piece->busy = false;
 	vhdx_queue_move(&blocked, &piece->blocked);
 	vhdx_queue_wake(&blocked, 0);
+}
+
+/* What is read before it is written. */
+void vhdx_piece_change_init(struct vhdx_piece *piece)
+{
+	piece->blocked.first = NULL;
+	piece->bitmap_target = 0;
+	piece->bat = NULL;
+	piece->bitmap_bat = NULL;
+	piece->bit_pages = 0;
+	piece->reserved = 0;
+	piece->partial = false;
 }
 
 static void unpin(struct vhdx_page **page)
@@ -111,7 +121,7 @@ static void unpin_all(struct vhdx_piece *piece)
 
 	unpin(&piece->bat);
 	unpin(&piece->bitmap_bat);
-	for (i = 0; i < VHDX_BITS_MAX; i++) {
+	for (i = 0; i < piece->bit_pages; i++) {
 		unpin(&piece->bits[i]);
 	}
 	piece->bit_pages = 0;

@@ -10,6 +10,8 @@
 
 #include "util/cursor.h"
 
+struct vhdx_wait vhdx_wait_never;
+
 void vhdx_queue_add(struct vhdx_queue *q, struct vhdx_wait *wait)
 {
 	wait->next = NULL;
@@ -202,6 +204,9 @@ int vhdx_page_get(struct vhdx *disk, uint64_t offset, struct vhdx_wait *wait,
 		*_page = p;
 		return 0;
 	}
+	if (wait == &vhdx_wait_never) {
+		return -EBUSY;
+	}
 	if (p != NULL) {
 		if (wait == NULL) {
 			return -EBUSY;
@@ -286,15 +291,6 @@ void vhdx_pages_forget(struct vhdx *disk)
 		}
 		p = newer;
 	}
-}
-
-uint64_t vhdx_page_entry(const struct vhdx_page *page, unsigned at)
-{
-	struct cursor c = {};
-
-	cursor_init(&c, page->bytes, VHDX_PAGE);
-	cursor_seek(&c, at);
-	return cursor_le64(&c);
 }
 
 void vhdx_page_entry_set(struct vhdx_page *page, unsigned at, uint64_t entry)

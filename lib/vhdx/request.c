@@ -63,7 +63,7 @@ static void request_flush(struct vhdx_request *r)
 	/* A shared disk commits before it calls a change done. */
 	if (disk->share == NULL &&
 	    (disk->pages.dirty > 0 || disk->commit.running)) {
-		r->wait.wake = on_committed;
+		r->wait = (struct vhdx_wait) { .wake = on_committed };
 		vhdx_commit_ask(disk, &r->wait);
 		return;
 	}
@@ -76,7 +76,7 @@ static void request_flush(struct vhdx_request *r)
 static void request_pieces_done(struct vhdx_request *r)
 {
 	if (r->op == VHDX_SETTLE && r->disk->commit.running) {
-		r->wait.wake = on_committed;
+		r->wait = (struct vhdx_wait) { .wake = on_committed };
 		vhdx_queue_add(&r->disk->commit.settled, &r->wait);
 		return;
 	}
@@ -202,6 +202,20 @@ static void on_wake(struct vhdx_wait *wait, int result)
 	piece_go(piece);
 }
 
+/* Only what is used: to clear all of it takes longer than to find a block. */
+static void piece_init(struct vhdx_piece *piece, struct vhdx_request *r,
+		       uint64_t end)
+{
+	piece->wait = (struct vhdx_wait) { .wake = on_wake };
+	piece->request = r;
+	piece->at = r->next;
+	piece->end = end;
+	piece->block = r->next >> r->disk->geometry.block_shift;
+	if (r->op == VHDX_WRITE || r->op == VHDX_UNMAP) {
+		vhdx_piece_change_init(piece);
+	}
+}
+
 /*
  * Gives idle pieces the next blocks.  A piece that ends at once comes back
  * here through vhdx_piece_end(); the flag keeps that a loop, not a recursion.
@@ -223,11 +237,7 @@ static void request_cut(struct vhdx_request *r)
 		if (rest > r->end - r->next) {
 			rest = r->end - r->next;
 		}
-		*piece = (struct vhdx_piece) {
-			.request = r, .at = r->next, .end = r->next + rest,
-			.block = r->next >> g->block_shift,
-		};
-		piece->wait.wake = on_wake;
+		piece_init(piece, r, r->next + rest);
 		r->next += rest;
 		r->idle &= ~(1U << i);
 		r->under_way++;
@@ -237,6 +247,39 @@ static void request_cut(struct vhdx_request *r)
 	if (r->under_way == 0) {
 		request_pieces_done(r);
 	}
+}
+
+/* ---- reads in one piece ---------------------------------------------------- */
+
+static void on_read_whole(struct store_io *io, int result)
+{
+	request_done(io->private_data, result);
+}
+
+/*
+ * Most reads lie in one place that is known already: they need no piece.
+ * False when this one does not; nothing has happened then.
+ */
+static bool read_whole(struct vhdx_request *r)
+{
+	uint64_t length = r->end - r->offset;
+	enum vhdx_place place = VHDX_PLACE_ZERO;
+	uint64_t file_offset = 0;
+	struct vhdx *holder = NULL;
+	unsigned depth = 0;
+	int ret = vhdx_map_chain(r->disk, r->offset, &length, &vhdx_wait_never,
+				 &place, &file_offset, &holder, &depth);
+
+	if (ret != 0 || place != VHDX_PLACE_FILE ||
+	    length != r->end - r->offset) {
+		return false;
+	}
+	r->io = (struct store_io) {
+		.op = STORE_READ, .buffer = r->buffer, .offset = file_offset,
+		.length = length, .done = on_read_whole, .private_data = r,
+	};
+	store_submit(holder->store, &r->io);
+	return true;
 }
 
 /* ---- the doors ------------------------------------------------------------ */
@@ -261,8 +304,10 @@ static int request_check(const struct vhdx *disk, const struct vhdx_io *io)
 	return 0;
 }
 
-/* Only its head is clean: a piece is when it is given a block. */
-static struct vhdx_request *request_new(struct vhdx *disk, unsigned pieces)
+/* What io asks for, from offset to end.  NULL: no memory. */
+static struct vhdx_request *request_new(struct vhdx *disk, struct vhdx_io *io,
+					uint64_t offset, uint64_t end,
+					unsigned pieces)
 {
 	struct vhdx_request *r = disk->spare;
 	unsigned room = pieces > 1 ? pieces : 1;
@@ -274,12 +319,23 @@ static struct vhdx_request *request_new(struct vhdx *disk, unsigned pieces)
 		r = talloc_size(disk, sizeof(*r) +
 				      room * sizeof(r->pieces[0]));
 	}
-	if (r != NULL) {
-		*r = (struct vhdx_request) {
-			.disk = disk, .piece_count = room,
-			.idle = (1U << pieces) - 1,
-		};
+	if (r == NULL) {
+		return NULL;
 	}
+	/* As in piece_init(). */
+	r->disk = disk;
+	r->asked = io;
+	r->op = io->op;
+	r->result = 0;
+	r->buffer = io->buffer;
+	r->offset = offset;
+	r->end = end;
+	r->next = offset;
+	r->under_way = 0;
+	r->piece_count = room;
+	r->idle = (1U << pieces) - 1;
+	r->through = io->through;
+	r->cutting = false;
 	return r;
 }
 
@@ -323,20 +379,15 @@ void vhdx_submit(struct vhdx *disk, struct vhdx_io *io)
 	if (pieces > VHDX_PIECES_MAX) {
 		pieces = VHDX_PIECES_MAX;
 	}
-	r = request_new(disk, (unsigned)pieces);
+	r = request_new(disk, io, offset, end, (unsigned)pieces);
 	if (r == NULL) {
 		io->done(io, -ENOMEM);
 		return;
 	}
-	r->op = io->op;
-	r->buffer = io->buffer;
-	r->offset = offset;
-	r->next = offset;
-	r->end = end;
-	r->through = io->through;
-	r->asked = io;
 	disk->requests++;
-	request_cut(r);
+	if (io->op != VHDX_READ || pieces != 1 || !read_whole(r)) {
+		request_cut(r);
+	}
 }
 
 static void on_asked(struct vhdx_io *io, int result)

@@ -17,6 +17,9 @@
 #ifndef HVRS_VHDX_VHDX_PRIV_H
 #define HVRS_VHDX_VHDX_PRIV_H
 
+#include <endian.h>
+#include <string.h>
+
 #include "store/store.h"
 #include "vhdx/vhdx.h"
 #include "vhdx/vhdx_format.h"
@@ -43,6 +46,9 @@ struct vhdx_wait {
 	void (*wake)(struct vhdx_wait *wait, int result);
 	bool inside;		/* the gate */
 };
+
+/* Stands for a wait that must not be: -EBUSY then. */
+extern struct vhdx_wait vhdx_wait_never;
 
 struct vhdx_queue {
 	struct vhdx_wait *first;
@@ -75,15 +81,15 @@ struct vhdx_page {
 	struct vhdx_page *hash_next;
 	struct vhdx_page *newer;	/* in order of last use */
 	struct vhdx_page *older;
-	struct vhdx *disk;
-	struct store_io io;
-	struct vhdx_queue waiting;
 	uint64_t offset;		/* in the file */
 	unsigned pins;
 	bool valid;
 	bool stale;			/* loading, but another changed it */
 	bool dirty;
 	bool committing;		/* copied, but not yet applied */
+	struct vhdx *disk;
+	struct vhdx_queue waiting;
+	struct store_io io;
 	uint8_t bytes[VHDX_PAGE];
 };
 
@@ -102,7 +108,8 @@ int vhdx_pages_init(struct vhdx *disk, size_t bytes);
 /*
  * The page at offset.  Returns 0 with *_page, valid until the loop runs again
  * unless pinned; or -EINPROGRESS, and then wait is woken when it is there (or
- * with the error); or another error at once.  NULL wait: reads synchronously.
+ * with the error); or another error at once.  NULL wait: reads synchronously;
+ * &vhdx_wait_never: does not read.
  */
 int vhdx_page_get(struct vhdx *disk, uint64_t offset, struct vhdx_wait *wait,
 		  struct vhdx_page **_page);
@@ -119,7 +126,14 @@ void vhdx_page_dirty(struct vhdx_page *page);
 /* Forgets all clean pages: another process changed some. */
 void vhdx_pages_forget(struct vhdx *disk);
 /* 8 bytes of a page, as a table entry. */
-uint64_t vhdx_page_entry(const struct vhdx_page *page, unsigned at);
+static inline uint64_t vhdx_page_entry(const struct vhdx_page *page,
+				       unsigned at)
+{
+	uint64_t entry = 0;
+
+	memcpy(&entry, page->bytes + at, sizeof(entry));
+	return le64toh(entry);
+}
 void vhdx_page_entry_set(struct vhdx_page *page, unsigned at, uint64_t entry);
 
 /* ---- log ------------------------------------------------------------------ */
@@ -340,48 +354,50 @@ int vhdx_map_chain(struct vhdx *disk, uint64_t offset, uint64_t *_length,
 
 struct vhdx_request;
 
+/* In the order of use: each line of cache that a read touches costs. */
 struct vhdx_piece {
 	struct vhdx_wait wait;
-	struct store_io io;
 	struct vhdx_request *request;
-	struct vhdx_piece *busy_next;
-	struct vhdx_queue blocked;	/* pieces that want the same block */
 	uint64_t at;			/* of the disk */
 	uint64_t end;
-	/* while it changes the table: */
 	uint64_t block;
-	uint64_t target;		/* the block's place in the file */
+	struct store_io io;
+	/* while it changes the table: */
+	struct vhdx_queue blocked;	/* pieces that want the same block */
 	uint64_t bitmap_target;		/* a new bitmap block's, or 0 */
 	struct vhdx_page *bat;
 	struct vhdx_page *bitmap_bat;
-	struct vhdx_page *bits[VHDX_BITS_MAX];
-	unsigned bit_pages;
+	unsigned bit_pages;		/* of bits */
 	unsigned reserved;
-	unsigned state;			/* the block's before */
-	bool busy;
-	bool whole;
 	bool partial;			/* will be state 7 */
+	bool whole;
 	bool makes_bitmap;
 	bool uncommitted;		/* in place, where others see nothing */
+	unsigned state;			/* the block's before */
+	uint64_t target;		/* the block's place in the file */
+	struct vhdx_piece *busy_next;
+	struct vhdx_page *bits[VHDX_BITS_MAX];
 };
 
 struct vhdx_request {
+	struct store_io io;		/* of its flush, or of a whole read */
+	/* of its flush: */
+	struct vhdx_wait wait;
+	/* of all: */
 	struct vhdx *disk;
+	struct vhdx_io *asked;
+	struct vhdx_request *spare_next;
 	enum vhdx_op op;
+	int result;
 	uint8_t *buffer;
 	uint64_t offset;
 	uint64_t end;
 	uint64_t next;			/* not yet cut into pieces */
 	unsigned under_way;
 	unsigned piece_count;		/* there is room for */
+	uint32_t idle;		/* pieces free to take the next block */
 	bool through;
 	bool cutting;
-	uint32_t idle;		/* pieces free to take the next block */
-	int result;
-	struct vhdx_wait wait;
-	struct store_io io;
-	struct vhdx_io *asked;
-	struct vhdx_request *spare_next;
 	struct vhdx_piece pieces[];
 };
 
@@ -390,6 +406,8 @@ int vhdx_request_recv(struct tevent_req *req);
 
 /* The piece is done; its request takes the next block with it. */
 void vhdx_piece_end(struct vhdx_piece *piece, int result);
+/* A piece that was given a block, before it writes or unmaps. */
+void vhdx_piece_change_init(struct vhdx_piece *piece);
 /* Goes on with a piece of a write or an unmap. */
 void vhdx_piece_write(struct vhdx_piece *piece);
 void vhdx_piece_unmap(struct vhdx_piece *piece);
@@ -397,31 +415,33 @@ void vhdx_piece_unmap(struct vhdx_piece *piece);
 /* ---- the disk ------------------------------------------------------------- */
 
 struct vhdx {
+	/* what every request looks at, together: */
 	struct store *store;
-	struct vhdx *parent;
 	struct vhdx_share *share;
+	struct vhdx *parent;
+	int broken;		/* a metadata write failed: nothing more */
 	bool writable;
 	bool without_parent;
 	bool replayed;
 	bool session;		/* this session's FileWriteGuid is written */
 	bool data_session;	/* and its DataWriteGuid */
-	int broken;		/* a metadata write failed: nothing more */
+	unsigned requests;	/* under way */
+	unsigned spare_count;
+	struct vhdx_request *spare;
+	uint64_t file_size;	/* known to be at least this */
+	struct vhdx_geometry geometry;
+	struct vhdx_layout layout;
+	struct vhdx_pages pages;
+	/* and the rest: */
 	struct vhdx_header header;
 	unsigned slot;
-	struct vhdx_layout layout;
-	struct vhdx_geometry geometry;
 	struct guid disk_id;
 	char creator[3 * VHDX_CREATOR_MAX + 1];
 	struct vhdx_locator_pair *pairs;
 	size_t pair_count;
-	uint64_t file_size;	/* known to be at least this */
 	uint64_t space_end;	/* first byte never given to a structure */
-	unsigned requests;	/* under way */
-	struct vhdx_request *spare;
-	unsigned spare_count;
 	struct vhdx_piece *busy;
 	struct vhdx_overlay *overlay;
-	struct vhdx_pages pages;
 	struct vhdx_log log;
 	struct vhdx_commit commit;
 	struct vhdx_gate gate;
