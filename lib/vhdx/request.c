@@ -249,34 +249,59 @@ static void request_cut(struct vhdx_request *r)
 	}
 }
 
-/* ---- reads in one piece ---------------------------------------------------- */
+/* ---- requests in one place ------------------------------------------------- */
 
-static void on_read_whole(struct store_io *io, int result)
+static void on_whole(struct store_io *io, int result)
 {
-	request_done(io->private_data, result);
+	struct vhdx_request *r = io->private_data;
+
+	r->result = result;
+	request_pieces_done(r);
 }
 
 /*
- * Most reads lie in one place that is known already: they need no piece.
+ * Where all of a write lies, if nobody has to be asked: the session has its
+ * DataWriteGuid, and of a shared disk nothing is changed that others cannot
+ * see yet.
+ */
+static int map_whole_write(struct vhdx *disk, uint64_t offset,
+			   uint64_t *_length, enum vhdx_place *_place,
+			   uint64_t *_file_offset)
+{
+	if (!disk->data_session ||
+	    (disk->share != NULL &&
+	     (disk->pages.dirty > 0 || disk->commit.running))) {
+		return -EBUSY;
+	}
+	return vhdx_map_file(disk, offset, _length, &vhdx_wait_never, _place,
+			     _file_offset);
+}
+
+/*
+ * Most requests lie in one place that is known already: they need no piece.
  * False when this one does not; nothing has happened then.
  */
-static bool read_whole(struct vhdx_request *r)
+static bool request_whole(struct vhdx_request *r)
 {
 	uint64_t length = r->end - r->offset;
 	enum vhdx_place place = VHDX_PLACE_ZERO;
 	uint64_t file_offset = 0;
-	struct vhdx *holder = NULL;
+	struct vhdx *holder = r->disk;
 	unsigned depth = 0;
-	int ret = vhdx_map_chain(r->disk, r->offset, &length, &vhdx_wait_never,
-				 &place, &file_offset, &holder, &depth);
+	int ret = r->op == VHDX_READ ?
+		vhdx_map_chain(r->disk, r->offset, &length, &vhdx_wait_never,
+			       &place, &file_offset, &holder, &depth) :
+		map_whole_write(r->disk, r->offset, &length, &place,
+				&file_offset);
 
 	if (ret != 0 || place != VHDX_PLACE_FILE ||
 	    length != r->end - r->offset) {
 		return false;
 	}
 	r->io = (struct store_io) {
-		.op = STORE_READ, .buffer = r->buffer, .offset = file_offset,
-		.length = length, .done = on_read_whole, .private_data = r,
+		.op = r->op == VHDX_READ ? STORE_READ : STORE_WRITE,
+		.buffer = r->buffer, .offset = file_offset, .length = length,
+		.done = on_whole, .private_data = r,
 	};
 	store_submit(holder->store, &r->io);
 	return true;
@@ -361,7 +386,7 @@ void vhdx_submit(struct vhdx *disk, struct vhdx_io *io)
 	uint64_t end = io->offset + io->length;
 	struct vhdx_request *r = NULL;
 	uint64_t pieces = 0;
-	int ret = vhdx_gate_refresh(disk);
+	int ret = disk->share != NULL ? vhdx_gate_refresh(disk) : 0;
 
 	if (ret == 0) {
 		ret = request_check(disk, io);
@@ -385,7 +410,8 @@ void vhdx_submit(struct vhdx *disk, struct vhdx_io *io)
 		return;
 	}
 	disk->requests++;
-	if (io->op != VHDX_READ || pieces != 1 || !read_whole(r)) {
+	if (pieces != 1 || (io->op != VHDX_READ && io->op != VHDX_WRITE) ||
+	    !request_whole(r)) {
 		request_cut(r);
 	}
 }

@@ -380,7 +380,7 @@ struct vhdx_piece {
 };
 
 struct vhdx_request {
-	struct store_io io;		/* of its flush, or of a whole read */
+	struct store_io io;		/* of its flush; of one without pieces */
 	/* of its flush: */
 	struct vhdx_wait wait;
 	/* of all: */

@@ -199,25 +199,6 @@ class Opens(Case):
                          self.on(2).read_status(0, 4096))
 
 
-class End(Case):
-
-    def test_a_set_that_is_to_go_goes_with_its_last_open_on_any_node(self):
-        access = rsvd.ACCESS | smb2.DELETE
-        one, other = self.on(0, access=access), self.on(1)
-        self.expect(0, one.write_status(0, lab.pattern(4096, 1)))
-        ident = one.snapshot()
-        self.expect(0, one.extract('own.vhdx', ident, flags=1))
-        one.close()
-        with self.assertRaises(smb2.StatusError):
-            self.on(2)
-        self.expect(0, other.write_status(0, lab.pattern(4096, 2)))
-        self.assertEqual((0, lab.pattern(4096, 2)),
-                         other.read_status(0, 4096))
-        other.close()
-        self.assertEqual(['disk.vhdx', 'own.vhdx'],
-                         sorted(os.listdir(self.path(''))))
-
-
 class Strangers(Case):
 
     def forget(self, name):
@@ -462,6 +443,9 @@ class Erase(Case):
         with self.assertRaises(smb2.StatusError) as caught:
             self.on(2)
         self.assertEqual(hex(0xC0000056), hex(caught.exception.status))
+        newer = lab.pattern(4096, 2)
+        self.expect(0, second.write_status(0, newer))
+        self.assertEqual((0, newer), second.read_status(0, 4096))
         second.close()
         self.assertEqual(['disk.vhdx', 'x.vhdx'],
                          sorted(os.listdir(self.path(''))))
