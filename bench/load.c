@@ -74,6 +74,13 @@ int load_connect(const struct load_options *options,
 	return client_open(&where, names, count, _client);
 }
 
+static int first_place;
+
+void load_swap(void)
+{
+	first_place = 1 - first_place;
+}
+
 int load_place(pid_t pid, int place)
 {
 	static cpu_set_t ours;		/* before the first call */
@@ -84,7 +91,7 @@ int load_place(pid_t pid, int place)
 	    sched_getaffinity(0, sizeof(ours), &ours) != 0) {
 		return -1;
 	}
-	place %= CPU_COUNT(&ours);
+	place = (place + first_place) % CPU_COUNT(&ours);
 	do {
 		cpu++;
 		place -= CPU_ISSET(cpu, &ours) ? 1 : 0;

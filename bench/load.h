@@ -76,6 +76,8 @@ int load_connect(const struct load_options *options,
 /* Puts a process on a processor of its own, where there are two. */
 enum { LOAD_CLIENT, LOAD_SERVER };
 int load_place(pid_t pid, int place);
+/* The two change places at the next load_place(): processors are not alike. */
+void load_swap(void);
 
 /*
  * The same with this process and the server's on a processor each: left to

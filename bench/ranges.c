@@ -244,6 +244,7 @@ static int reconnect(struct bench *bench)
 
 	client_close(bench->client);
 	bench->client = NULL;
+	load_swap();
 	return load_connect_apart(bench->options, bench->target, names, 2,
 				  &bench->client);
 }
