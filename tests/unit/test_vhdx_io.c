@@ -228,6 +228,42 @@ static void test_first_write_changes_both_session_guids(void **state)
 	assert_int_equal(vhdx_close(disk), 0);
 }
 
+/* In place too, where it is known where the block lies. */
+static void test_no_byte_is_new_before_the_guid_is(void **state)
+{
+	struct fixture *f = *state;
+	struct vhdx_info before = {};
+	struct vhdx *disk = NULL;
+	uint8_t bytes[4096];
+	size_t i = 0;
+
+	create(f, VHDX_FIXED, 8 * MIB, MIB, 512);
+	disk = model_open(f->mem_ctx, f->ms, true);
+	vhdx_info_get(disk, &before);
+	assert_int_equal(vhdx_read(disk, f->ev, bytes, MIB, sizeof(bytes)), 0);
+	mem_store_record(f->ms);
+	memset(bytes, 7, sizeof(bytes));
+	assert_int_equal(vhdx_write(disk, f->ev, bytes, MIB, sizeof(bytes),
+				    true), 0);
+	for (i = 0; i < 16 * (mem_store_events(f->ms) + 1); i++) {
+		struct mem_store *cut = mem_store_cut(f->mem_ctx, f->ms,
+						      i / 16, i % 16);
+		struct vhdx *there = model_open(cut, cut, false);
+		struct vhdx_info after = {};
+
+		vhdx_info_get(there, &after);
+		assert_int_equal(vhdx_read(there, f->ev, bytes, MIB,
+					   sizeof(bytes)), 0);
+		assert_true((bytes[0] == 0 && bytes[4095] == 0) ||
+			    !guid_equal(&before.data_write_guid,
+					&after.data_write_guid));
+		assert_int_equal(vhdx_close(there), 0);
+		talloc_free(cut);
+	}
+	assert_int_equal(bytes[0], 7);
+	assert_int_equal(vhdx_close(disk), 0);
+}
+
 static void test_a_failed_flush_is_never_followed_by_a_good_one(void **state)
 {
 	struct fixture *f = *state;
@@ -331,6 +367,7 @@ int main(void)
 		T(test_unmapped_blocks_read_zero_and_free_space),
 		T(test_opening_and_reading_changes_no_byte),
 		T(test_first_write_changes_both_session_guids),
+		T(test_no_byte_is_new_before_the_guid_is),
 		T(test_a_failed_flush_is_never_followed_by_a_good_one),
 		T(test_a_failed_commit_stays_failed),
 		T(test_the_first_write_may_come_after_a_resize),
