@@ -56,13 +56,18 @@ static void on_flushed(struct store_io *io, int result)
 	request_done(r, result);
 }
 
+/* Whether the table has changes that are not in the file yet. */
+static bool is_changing(const struct vhdx *disk)
+{
+	return disk->pages.dirty > 0 || disk->commit.running;
+}
+
 static void request_flush(struct vhdx_request *r)
 {
 	struct vhdx *disk = r->disk;
 
 	/* A shared disk commits before it calls a change done. */
-	if (disk->share == NULL &&
-	    (disk->pages.dirty > 0 || disk->commit.running)) {
+	if (disk->share == NULL && is_changing(disk)) {
 		r->wait = (struct vhdx_wait) { .wake = on_committed };
 		vhdx_commit_ask(disk, &r->wait);
 		return;
@@ -269,8 +274,7 @@ static int map_whole_write(struct vhdx *disk, uint64_t offset,
 			   uint64_t *_file_offset)
 {
 	if (!disk->data_session ||
-	    (disk->share != NULL &&
-	     (disk->pages.dirty > 0 || disk->commit.running))) {
+	    (disk->share != NULL && is_changing(disk))) {
 		return -EBUSY;
 	}
 	return vhdx_map_file(disk, offset, _length, &vhdx_wait_never, _place,
@@ -386,7 +390,7 @@ void vhdx_submit(struct vhdx *disk, struct vhdx_io *io)
 	uint64_t end = io->offset + io->length;
 	struct vhdx_request *r = NULL;
 	uint64_t pieces = 0;
-	int ret = disk->share != NULL ? vhdx_gate_refresh(disk) : 0;
+	int ret = vhdx_gate_refresh(disk);
 
 	if (ret == 0) {
 		ret = request_check(disk, io);
