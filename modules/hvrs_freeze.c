@@ -4,6 +4,7 @@
  */
 #include "hvrs.h"
 
+#include "next.h"
 #include "state_snapsets.h"
 
 /* How often a waiting write looks again. */
@@ -135,9 +136,8 @@ static void frozen_look(struct tevent_req *subreq)
 		}
 		return;
 	}
-	subreq = SMB_VFS_NEXT_PWRITE_SEND(state, state->ev, state->handle,
-					  state->fsp, state->data,
-					  state->length, state->offset);
+	subreq = next_pwrite_send(state->handle, state, state->ev, state->fsp,
+				  state->data, state->length, state->offset);
 	if (tevent_req_nomem(subreq, req)) {
 		return;
 	}
@@ -151,7 +151,7 @@ static void frozen_written(struct tevent_req *subreq)
 	struct frozen_write *state = tevent_req_data(req,
 						     struct frozen_write);
 
-	state->written = SMB_VFS_PWRITE_RECV(subreq, &state->aio);
+	state->written = next_pwrite_recv(subreq, &state->aio);
 	TALLOC_FREE(subreq);
 	tevent_req_done(req);
 }
@@ -171,8 +171,8 @@ struct tevent_req *hvrs_pwrite_send(struct vfs_handle_struct *handle,
 	struct frozen_write *state = NULL;
 
 	if (!hvrs_freeze_is_on(freeze_of(handle))) {
-		return SMB_VFS_NEXT_PWRITE_SEND(mem_ctx, ev, handle, fsp,
-						data, length, offset);
+		return next_pwrite_send(handle, mem_ctx, ev, fsp, data, length,
+					offset);
 	}
 	req = tevent_req_create(mem_ctx, &state, struct frozen_write);
 	if (req == NULL) {
@@ -196,7 +196,7 @@ ssize_t hvrs_pwrite_recv(struct tevent_req *req,
 		_tevent_req_data(req), struct frozen_write);
 
 	if (state == NULL) {
-		return SMB_VFS_PWRITE_RECV(req, aio_state);
+		return next_pwrite_recv(req, aio_state);
 	}
 	if (tevent_req_is_unix_error(req, &aio_state->error)) {
 		return -1;

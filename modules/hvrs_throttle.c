@@ -5,6 +5,8 @@
  */
 #include "hvrs.h"
 
+#include "next.h"
+
 #define SLICE_US 200000
 
 /* ---- a turn -------------------------------------------------------------------- */
@@ -156,7 +158,7 @@ static void throttled_done(struct tevent_req *subreq)
 	struct throttled *state = tevent_req_data(req, struct throttled);
 
 	if (state->in != NULL) {
-		state->done = SMB_VFS_PREAD_RECV(subreq, &state->aio);
+		state->done = next_pread_recv(subreq, &state->aio);
 	} else if (state->out != NULL) {
 		state->done = hvrs_pwrite_recv(subreq, &state->aio);
 	} else {
@@ -173,9 +175,9 @@ static void throttled_go(struct tevent_req *req)
 	struct tevent_req *subreq = NULL;
 
 	if (state->in != NULL) {
-		subreq = SMB_VFS_NEXT_PREAD_SEND(
-			state, state->ev, state->handle, state->fsp,
-			state->in, state->length, state->offset);
+		subreq = next_pread_send(state->handle, state, state->ev,
+					 state->fsp, state->in,
+					 state->length, state->offset);
 	} else if (state->out == NULL) {
 		subreq = SMB_VFS_NEXT_FSYNC_SEND(state, state->ev,
 						 state->handle, state->fsp);
@@ -267,8 +269,8 @@ struct tevent_req *hvrs_throttle_pread_send(struct vfs_handle_struct *handle,
 	if (is_on(handle) && throttle(mem_ctx, &what, &req)) {
 		return req;
 	}
-	return SMB_VFS_NEXT_PREAD_SEND(mem_ctx, ev, handle, fsp, data, length,
-				       offset);
+	return next_pread_send(handle, mem_ctx, ev, fsp, data, length,
+			       offset);
 }
 
 struct tevent_req *hvrs_throttle_pwrite_send(struct vfs_handle_struct *handle,
@@ -325,7 +327,7 @@ ssize_t hvrs_throttle_pread_recv(struct tevent_req *req,
 	struct throttled *state = talloc_get_type(_tevent_req_data(req),
 						  struct throttled);
 
-	return state == NULL ? SMB_VFS_PREAD_RECV(req, aio)
+	return state == NULL ? next_pread_recv(req, aio)
 			     : throttled_recv(req, state, aio);
 }
 

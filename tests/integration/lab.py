@@ -366,6 +366,19 @@ def settle(path):
         os.fsync(file.fileno())
 
 
+def fill(path):
+    """Leaves nothing to allocate on the file system of this file."""
+    with open(path, 'wb', buffering=0) as file:
+        for size in (MIB, 65536, 4096):
+            try:
+                while True:
+                    os.posix_fallocate(file.fileno(),
+                                       os.fstat(file.fileno()).st_size, size)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+
 def blocks(path):
     settle(path)
     return os.stat(path).st_blocks * 512

@@ -33,17 +33,7 @@ class FullDisk(lab.Case):
         super().setUpClass()
 
     def fill(self):
-        """Leaves nothing to allocate."""
-        path = self.make('filler')
-        with open(path, 'wb', buffering=0) as file:
-            for size in (MIB, 65536, 4096):
-                try:
-                    while True:
-                        os.posix_fallocate(file.fileno(),
-                                           os.fstat(file.fileno()).st_size,
-                                           size)
-                except OSError as error:
-                    self.assertEqual(lab.errno.ENOSPC, error.errno)
+        lab.fill(self.make('filler'))
 
     def test_zero_and_trim_need_no_space(self):
         path = self.make(data=DATA)

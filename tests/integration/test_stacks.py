@@ -162,6 +162,39 @@ for stack in STACKS:
     setattr(Stacks, 'test_' + '_over_'.join(stack), test)
 
 
+class Beside(unittest.TestCase):
+    """Shares of one process whose reads and writes go on to other modules."""
+
+    def test_reads_writes_and_errors(self):
+        disk = lab.LoopDisk('ext4')
+        self.addCleanup(disk.remove)
+        directory = disk.share
+        stacks = {'one': ('hvrs',), 'two': ('hvrs', 'io_uring'),
+                  'three': ('hvrs', 'full_audit'), 'four': ('hvrs',)}
+        self.server = lab.Server({
+            share: (directory, options(stack))
+            for share, stack in stacks.items()})
+        self.addCleanup(self.server.stop)
+        session = self.server.connect('one').session
+        self.addCleanup(session.connection.close)
+        files = {}
+        for share in stacks:
+            files[share] = smb2.Tree(session, share).create(share + '.vhdx')
+        for turn in range(2):
+            for number, (share, file) in enumerate(files.items()):
+                data = lab.pattern(SIZE, 10 * turn + number)
+                file.write(turn * SIZE, data)
+                self.assertEqual(data, file.read(turn * SIZE, SIZE), share)
+                self.assertEqual(data, lab.content('%s/%s.vhdx' % (
+                    directory, share))[turn * SIZE:], share)
+        lab.fill(directory + '/filler')
+        for share, file in files.items():
+            with self.assertRaises(smb2.StatusError) as caught:
+                file.write(lab.MIB, DATA)
+            self.assertEqual(smb2.DISK_FULL, caught.exception.status, share)
+        self.server.alive()
+
+
 class NamedTwice(unittest.TestCase):
     def refused(self, *stack):
         server = lab.Server({'twice': (lab.DIRECTORIES['vm'],
