@@ -168,6 +168,8 @@ class Disks:
                 bare = 'base' if kind.startswith('child') else kind
                 # What takes milliseconds is as good as what is beside it.
                 times = 2 if operation in ('read', 'write') else 1
+                if target and (size < MIB or operation == 'through'):
+                    times *= 4
                 self.figure(BARE, name, count, self.in_turns(
                     lambda: self.ours(kind, *what),
                     lambda: self.bare(bare, *what), times),
@@ -193,10 +195,10 @@ class Disks:
                 self.say(name)
                 # Each request in a block that has no space yet.
                 step = MIB if size == MIB else 101 * MIB
-                what = ('write', size, depth, count, step)
+                what = (size, depth, count, step)
                 self.figure(QEMU, name, count, self.in_turns(
-                    lambda: self.ours(self.fresh('a'), *what),
-                    lambda: self.qemu(self.fresh('b'), *what)),
+                    lambda: self.ours(self.fresh('a'), 'make', *what),
+                    lambda: self.qemu(self.fresh('b'), 'write', *what)),
                     ('>=', 2))
 
     def opening(self):

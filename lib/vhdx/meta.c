@@ -255,11 +255,6 @@ int vhdx_geometry_fill(struct vhdx_geometry *g)
 	return 0;
 }
 
-uint64_t vhdx_geometry_payload(const struct vhdx_geometry *g, uint64_t block)
-{
-	return block + (block >> g->chunk_shift);
-}
-
 uint64_t vhdx_geometry_bitmap(const struct vhdx_geometry *g, uint64_t block)
 {
 	return (block >> g->chunk_shift) * (g->chunk_ratio + 1) +

@@ -193,8 +193,8 @@ static void on_loaded(struct store_io *io, int result)
 	loaded(io->private_data, result);
 }
 
-int vhdx_page_get(struct vhdx *disk, uint64_t offset, struct vhdx_wait *wait,
-		  struct vhdx_page **_page)
+int vhdx_page_find(struct vhdx *disk, uint64_t offset, struct vhdx_wait *wait,
+		   struct vhdx_page **_page)
 {
 	struct vhdx_page *p = find(&disk->pages, offset);
 	int ret = 0;

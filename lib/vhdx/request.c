@@ -256,12 +256,12 @@ static void request_cut(struct vhdx_request *r)
 
 /* ---- requests in one place ------------------------------------------------- */
 
-static void on_whole(struct store_io *io, int result)
+static void on_whole(struct store_io *whole, int result)
 {
-	struct vhdx_request *r = io->private_data;
+	struct vhdx_io *io = whole->private_data;
 
-	r->result = result;
-	request_pieces_done(r);
+	io->disk->requests--;
+	io->done(io, result);
 }
 
 /*
@@ -282,32 +282,35 @@ static int map_whole_write(struct vhdx *disk, uint64_t offset,
 }
 
 /*
- * Most requests lie in one place that is known already: they need no piece.
- * False when this one does not; nothing has happened then.
+ * Most requests lie in one place that is known already: they need nothing of
+ * the disk's.  False when this one does not; nothing has happened then.
  */
-static bool request_whole(struct vhdx_request *r)
+static bool request_whole(struct vhdx *disk, struct vhdx_io *io)
 {
-	uint64_t length = r->end - r->offset;
+	uint64_t length = io->length;
 	enum vhdx_place place = VHDX_PLACE_ZERO;
 	uint64_t file_offset = 0;
-	struct vhdx *holder = r->disk;
+	struct vhdx *holder = disk;
 	unsigned depth = 0;
-	int ret = r->op == VHDX_READ ?
-		vhdx_map_chain(r->disk, r->offset, &length, &vhdx_wait_never,
+	int ret = io->op == VHDX_READ ?
+		vhdx_map_chain(disk, io->offset, &length, &vhdx_wait_never,
 			       &place, &file_offset, &holder, &depth) :
-		map_whole_write(r->disk, r->offset, &length, &place,
+		map_whole_write(disk, io->offset, &length, &place,
 				&file_offset);
 
-	if (ret != 0 || place != VHDX_PLACE_FILE ||
-	    length != r->end - r->offset) {
+	if (ret != 0 || place != VHDX_PLACE_FILE || length != io->length) {
 		return false;
 	}
-	r->io = (struct store_io) {
-		.op = r->op == VHDX_READ ? STORE_READ : STORE_WRITE,
-		.buffer = r->buffer, .offset = file_offset, .length = length,
-		.done = on_whole, .private_data = r,
-	};
-	store_submit(holder->store, &r->io);
+	io->disk = disk;
+	/* Field by field: to clear the rest as well takes twice as long. */
+	io->whole.op = io->op == VHDX_READ ? STORE_READ : STORE_WRITE;
+	io->whole.buffer = io->buffer;
+	io->whole.offset = file_offset;
+	io->whole.length = length;
+	io->whole.done = on_whole;
+	io->whole.private_data = io;
+	disk->requests++;
+	store_submit(holder->store, &io->whole);
 	return true;
 }
 
@@ -399,6 +402,10 @@ void vhdx_submit(struct vhdx *disk, struct vhdx_io *io)
 		io->done(io, ret);
 		return;
 	}
+	if ((io->op == VHDX_READ || (io->op == VHDX_WRITE && !io->through)) &&
+	    io->length > 0 && request_whole(disk, io)) {
+		return;
+	}
 	if (io->op == VHDX_UNMAP) {
 		unmap_inside(disk, &offset, &end);
 	}
@@ -414,10 +421,7 @@ void vhdx_submit(struct vhdx *disk, struct vhdx_io *io)
 		return;
 	}
 	disk->requests++;
-	if (pieces != 1 || (io->op != VHDX_READ && io->op != VHDX_WRITE) ||
-	    !request_whole(r)) {
-		request_cut(r);
-	}
+	request_cut(r);
 }
 
 static void on_asked(struct vhdx_io *io, int result)

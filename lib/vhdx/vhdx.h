@@ -25,9 +25,9 @@
 #include <stdint.h>
 #include <talloc.h>
 
+#include "store/store.h"
 #include "util/guid.h"
 
-struct store;
 struct tevent_context;
 struct tevent_req;
 struct vhdx;
@@ -234,6 +234,10 @@ struct vhdx_io {
 	/* 0 or a negative errno; io is the caller's again. */
 	void (*done)(struct vhdx_io *io, int result);
 	void *private_data;
+
+	/* The disk's. */
+	struct vhdx *disk;
+	struct store_io whole;
 };
 
 /*

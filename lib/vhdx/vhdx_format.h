@@ -197,7 +197,11 @@ struct vhdx_geometry {
  */
 int vhdx_geometry_fill(struct vhdx_geometry *geometry);
 /* Index in the table of a payload block, and of a chunk's bitmap block. */
-uint64_t vhdx_geometry_payload(const struct vhdx_geometry *g, uint64_t block);
+static inline uint64_t vhdx_geometry_payload(const struct vhdx_geometry *g,
+					     uint64_t block)
+{
+	return block + (block >> g->chunk_shift);
+}
 uint64_t vhdx_geometry_bitmap(const struct vhdx_geometry *g, uint64_t block);
 /* Sectors in one block, and a block's first bit in its chunk's bitmap. */
 uint32_t vhdx_geometry_sectors(const struct vhdx_geometry *g);

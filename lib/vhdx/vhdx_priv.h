@@ -111,8 +111,12 @@ int vhdx_pages_init(struct vhdx *disk, size_t bytes);
  * with the error); or another error at once.  NULL wait: reads synchronously;
  * &vhdx_wait_never: does not read.
  */
-int vhdx_page_get(struct vhdx *disk, uint64_t offset, struct vhdx_wait *wait,
-		  struct vhdx_page **_page);
+static inline int vhdx_page_get(struct vhdx *disk, uint64_t offset,
+				struct vhdx_wait *wait,
+				struct vhdx_page **_page);
+/* The same where it is not the page that was used last. */
+int vhdx_page_find(struct vhdx *disk, uint64_t offset, struct vhdx_wait *wait,
+		   struct vhdx_page **_page);
 /* A page of new, never used space, known to be zero. */
 int vhdx_page_fresh(struct vhdx *disk, uint64_t offset,
 		    struct vhdx_page **_page);
@@ -380,8 +384,8 @@ struct vhdx_piece {
 };
 
 struct vhdx_request {
-	struct store_io io;		/* of its flush; of one without pieces */
 	/* of its flush: */
+	struct store_io io;
 	struct vhdx_wait wait;
 	/* of all: */
 	struct vhdx *disk;
@@ -431,9 +435,9 @@ struct vhdx {
 	uint64_t file_size;	/* known to be at least this */
 	struct vhdx_geometry geometry;
 	struct vhdx_layout layout;
+	struct vhdx_header header;
 	struct vhdx_pages pages;
 	/* and the rest: */
-	struct vhdx_header header;
 	unsigned slot;
 	struct guid disk_id;
 	char creator[3 * VHDX_CREATOR_MAX + 1];
@@ -446,6 +450,19 @@ struct vhdx {
 	struct vhdx_commit commit;
 	struct vhdx_gate gate;
 };
+
+static inline int vhdx_page_get(struct vhdx *disk, uint64_t offset,
+				struct vhdx_wait *wait,
+				struct vhdx_page **_page)
+{
+	struct vhdx_page *page = disk->pages.newest;
+
+	if (page != NULL && page->offset == offset && page->valid) {
+		*_page = page;
+		return 0;
+	}
+	return vhdx_page_find(disk, offset, wait, _page);
+}
 
 /* Reads metadata, with the overlay; multiples of a page. */
 int vhdx_meta_read(struct vhdx *disk, void *bytes, size_t length,
