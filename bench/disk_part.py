@@ -168,7 +168,7 @@ class Disks:
                 bare = 'base' if kind.startswith('child') else kind
                 # What takes milliseconds is as good as what is beside it.
                 times = 2 if operation in ('read', 'write') else 1
-                if target and (size < MIB or operation == 'through'):
+                if target and (size < MIB or operation in ('cold', 'through')):
                     times *= 4
                 self.figure(BARE, name, count, self.in_turns(
                     lambda: self.ours(kind, *what),
