@@ -11,7 +11,7 @@ VERSION = '0.1'
 top = '.'
 out = os.environ.get('HVRS_OUT', 'build/waf/here')
 
-SERIES = ('4.17', '4.22', '4.24')
+SERIES = ('4.17', '4.22', '4.24', '4.25')
 SUITES = ('check-unit', 'check-fuzz', 'fuzz')
 WARNINGS = ('-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes '
             '-Wpointer-arith -Wwrite-strings -Wformat=2 -Werror').split()
@@ -21,6 +21,8 @@ SAMBA_WARNINGS = ('-Wno-unused-parameter -Wno-sign-compare '
                   '-Wno-strict-prototypes -Wno-discarded-qualifiers').split()
 SANITIZE = ['-fsanitize=address,undefined', '-fno-sanitize-recover=all',
             '-fno-omit-frame-pointer', '-g', '-O1']
+# cmocka 2 has other names for what cmocka 1 has one for.
+NEW_CMOCKA = ['-Wno-deprecated-declarations']
 # What unit tests can make fail, by tests/support/alloc_fail.c.
 WRAPPED = ['-Wl,--wrap=' + name for name in (
     'talloc_named_const', '_talloc_zero', '_talloc_array',
@@ -34,7 +36,7 @@ FUZZ = ['-fsanitize=fuzzer-no-link,address,undefined',
 def options(opt):
     opt.load('compiler_c')
     opt.add_option('--samba', default='/usr/src/hvrs-samba',
-                   help='folder made by samba/prepare [%default]')
+                   help='folder made by samba/prepare [/usr/src/hvrs-samba]')
 
 
 def configure(conf):
@@ -231,7 +233,7 @@ def _unit_tests(bld, libs, lib_sources):
               idx=101, install_path=None)
     for test in tests:
         bld.program(target='unit/' + test.name[:-2], source=[test],
-                    includes='lib tests', cflags=SANITIZE,
+                    includes='lib tests', cflags=SANITIZE + NEW_CMOCKA,
                     linkflags=SANITIZE + WRAPPED, idx=101,
                     use='hvrs_lib_check CMOCKA ' + libs, install_path=None)
 

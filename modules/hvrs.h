@@ -36,6 +36,7 @@ struct hvrs_share {
 	uint64_t number[OPTION_COUNT];	/* of those of kind OPTION_NUMBER */
 	bool agreed;		/* the nodes have the same ids of its files */
 	bool disagreed;
+	bool core_persists;	/* persistent handles are Samba's own */
 	struct snapset_freeze *freeze;	/* hvrs_freeze.c; NULL: none */
 };
 
@@ -402,6 +403,7 @@ NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
 				struct smb_request *smb1req,
 				struct smbXsrv_open *op,
 				const DATA_BLOB old_cookie,
+				FROM_4_25(const struct smb2_lease *lease)
 				TALLOC_CTX *mem_ctx,
 				struct files_struct **_fsp,
 				DATA_BLOB *new_cookie);

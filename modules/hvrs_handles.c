@@ -197,7 +197,7 @@ bool hvrs_is_successor(const struct handle_record *r, int fd,
 struct hvrs_open *hvrs_open_create(struct vfs_handle_struct *handle,
 				   struct files_struct *fsp, uint32_t kind)
 {
-	struct smbXsrv_open_global0 *global = fsp->op->global;
+	struct smbXsrv_open_global *global = fsp->op->global;
 	struct hvrs_open *open = open_attach(handle, fsp);
 	struct handle_record *r = NULL;
 	struct dom_sid_buf sid = {};
@@ -415,7 +415,10 @@ static void make_persistent(const struct tunnel_create *c,
 		r->flags |= HANDLE_SHARED;
 	}
 	/* This alone makes the core call the open durable. */
-	fsp->op->global->backend_cookie = hvrs_open_cookie(fsp->op, r->id);
+	if (!series_folder_is_apart(fsp)) {
+		fsp->op->global->backend_cookie =
+			hvrs_open_cookie(fsp->op, r->id);
+	}
 }
 
 bool hvrs_handles_create_begin(struct tunnel_create *c)
@@ -459,6 +462,9 @@ NTSTATUS hvrs_durable_cookie(struct vfs_handle_struct *handle,
 	if (open == NULL) {
 		return SMB_VFS_NEXT_DURABLE_COOKIE(handle, fsp, mem_ctx,
 						   cookie);
+	}
+	if (series_folder_is_apart(fsp)) {
+		return NT_STATUS_NOT_SUPPORTED;
 	}
 	*cookie = hvrs_open_cookie(mem_ctx, open->h.record.id);
 	return cookie->data != NULL ? NT_STATUS_OK : NT_STATUS_NO_MEMORY;
@@ -542,6 +548,9 @@ static uint64_t close_directory(struct files_struct *fsp,
 		return open->h.record.id;
 	}
 	begin_to_wait(fsp, open);
+	if (series_folder_is_apart(fsp)) {
+		fsp->op->global->durable = false;
+	}
 	return 0;
 }
 
@@ -631,6 +640,7 @@ static const struct {
 	{ "kernel oplocks", "no" },
 	{ "kernel share modes", "no" },
 	{ "durable handles", "yes" },
+	SERIES_LEASE_PARAMETERS
 };
 
 void hvrs_handles_apply(const struct hvrs_share *share,
@@ -656,8 +666,10 @@ void hvrs_handles_apply(const struct hvrs_share *share,
 
 static bool is_kept_share(struct smbd_smb2_request *req)
 {
-	return req->tcon != NULL &&
-		hvrs_handles_instance(req->tcon->compat) != NULL;
+	struct vfs_handle_struct *handle = req->tcon == NULL ? NULL :
+		hvrs_handles_instance(req->tcon->compat);
+
+	return handle != NULL && !hvrs_share(handle)->core_persists;
 }
 
 static const struct hooks_handles handles_client = {

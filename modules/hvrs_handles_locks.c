@@ -29,7 +29,7 @@ static struct db_context *locks_db(void)
 	become_root();
 	db = db_open(NULL, path, SMBD_VOLATILE_TDB_HASH_SIZE,
 		     SMBD_VOLATILE_TDB_FLAGS | TDB_SEQNUM, O_RDWR | O_CREAT,
-		     0644, DBWRAP_LOCK_ORDER_NONE, DBWRAP_FLAG_NONE);
+		     0644, DBWRAP_LOCK_ORDER_NONE, series_db_flags());
 	unbecome_root();
 	TALLOC_FREE(path);
 	return db;
@@ -38,6 +38,22 @@ static struct db_context *locks_db(void)
 static TDB_DATA locks_key(const struct file_id *file)
 {
 	return make_tdb_data((const uint8_t *)file, sizeof(*file));
+}
+
+static size_t locks_count(TDB_DATA value)
+{
+	return value.dsize <= SERIES_LOCKS_HEADER ? 0 :
+		(value.dsize - SERIES_LOCKS_HEADER) /
+		sizeof(struct lock_struct);
+}
+
+static struct lock_struct lock_at(TDB_DATA value, size_t i)
+{
+	struct lock_struct lock = {};
+
+	memcpy(&lock, value.dptr + SERIES_LOCKS_HEADER + i * sizeof(lock),
+	       sizeof(lock));
+	return lock;
 }
 
 struct locks_read {
@@ -68,7 +84,7 @@ static void lock_to_record(const struct lock_struct *lock,
 static void read_parser(TDB_DATA key, TDB_DATA value, void *private_data)
 {
 	struct locks_read *read = private_data;
-	size_t count = value.dsize / sizeof(struct lock_struct);
+	size_t count = locks_count(value);
 	size_t i = 0;
 
 	(void)key;
@@ -76,9 +92,8 @@ static void read_parser(TDB_DATA key, TDB_DATA value, void *private_data)
 				 count * HANDLE_LOCK_SIZE);
 	read->all = talloc_array(read->out, struct lock_struct, count);
 	for (i = 0; i < count && read->all != NULL; i++) {
-		struct lock_struct lock = {};
+		struct lock_struct lock = lock_at(value, i);
 
-		memcpy(&lock, value.dptr + i * sizeof(lock), sizeof(lock));
 		if (is_of(&lock, read->id)) {
 			read->all[read->count++] = lock;
 			lock_to_record(&lock, read->out + read->length);
@@ -171,8 +186,9 @@ void hvrs_locks_remove(const struct file_id *file, uint64_t id)
 	TDB_DATA value = {};
 	uint8_t *kept = NULL;
 	size_t count = 0;
-	size_t length = 0;
+	size_t length = SERIES_LOCKS_HEADER;
 	size_t i = 0;
+	int flags = 0;
 
 	if (db == NULL || !dbwrap_exists(db, locks_key(file))) {
 		return;
@@ -182,21 +198,24 @@ void hvrs_locks_remove(const struct file_id *file, uint64_t id)
 		return;
 	}
 	value = dbwrap_record_get_value(record);
-	count = value.dsize / sizeof(struct lock_struct);
-	kept = talloc_array(record, uint8_t, value.dsize);
+	count = locks_count(value);
+	kept = talloc_array(record, uint8_t, value.dsize +
+			    SERIES_LOCKS_HEADER);
 	for (i = 0; i < count && kept != NULL; i++) {
-		struct lock_struct lock = {};
+		struct lock_struct lock = lock_at(value, i);
 
-		memcpy(&lock, value.dptr + i * sizeof(lock), sizeof(lock));
 		if (lock.context.smblctx != id) {
 			memcpy(kept + length, &lock, sizeof(lock));
 			length += sizeof(lock);
+			flags |= series_lock_flags(&lock);
 		}
 	}
-	if (kept != NULL && length == 0) {
+	if (kept != NULL && length == SERIES_LOCKS_HEADER) {
 		dbwrap_record_delete(record);
 	} else if (kept != NULL && length != value.dsize) {
-		dbwrap_record_store(record, make_tdb_data(kept, length), 0);
+		series_locks_begin(kept);
+		dbwrap_record_store(record, make_tdb_data(kept, length),
+				    flags);
 	}
 	TALLOC_FREE(record);
 }
@@ -230,6 +249,8 @@ bool hvrs_locks_restore(struct files_struct *fsp,
 	struct db_record *record = NULL;
 	TDB_DATA value = {};
 	uint8_t *all = NULL;
+	size_t before = 0;
+	int flags = 0;
 	NTSTATUS status = NT_STATUS_NO_MEMORY;
 	size_t i = 0;
 
@@ -242,21 +263,29 @@ bool hvrs_locks_restore(struct files_struct *fsp,
 		return false;
 	}
 	value = dbwrap_record_get_value(record);
-	all = talloc_zero_array(record, uint8_t, value.dsize +
+	before = MAX(value.dsize, SERIES_LOCKS_HEADER);
+	all = talloc_zero_array(record, uint8_t, before +
 				count * sizeof(struct lock_struct));
 	if (all != NULL) {
 		if (value.dsize > 0) {
 			memcpy(all, value.dptr, value.dsize);
 		}
+		series_locks_begin(all);
+		for (i = 0; i < locks_count(value); i++) {
+			struct lock_struct lock = lock_at(value, i);
+
+			flags |= series_lock_flags(&lock);
+		}
 		for (i = 0; i < count; i++) {
 			struct lock_struct lock = lock_back(fsp, r, i);
 
-			memcpy(all + value.dsize + i * sizeof(lock), &lock,
+			memcpy(all + before + i * sizeof(lock), &lock,
 			       sizeof(lock));
 		}
 		status = dbwrap_record_store(
-			record, make_tdb_data(all, value.dsize + count *
-					      sizeof(struct lock_struct)), 0);
+			record, make_tdb_data(all, before + count *
+					      sizeof(struct lock_struct)),
+			flags);
 		fsp->current_lock_count = (int)count;
 	}
 	TALLOC_FREE(record);

@@ -73,7 +73,7 @@ static struct db_context *global_db(void)
 		db = path == NULL ? NULL : db_open(
 			NULL, path, SMBD_VOLATILE_TDB_HASH_SIZE,
 			SMBD_VOLATILE_TDB_FLAGS, O_RDWR | O_CREAT, 0600,
-			DBWRAP_LOCK_ORDER_NONE, DBWRAP_FLAG_NONE);
+			DBWRAP_LOCK_ORDER_NONE, series_db_flags());
 		unbecome_root();
 		TALLOC_FREE(path);
 	}
@@ -98,7 +98,7 @@ static void global_parser(TDB_DATA key, TDB_DATA value, void *private_data)
 	struct global_look *look = private_data;
 	DATA_BLOB blob = data_blob_const(value.dptr, value.dsize);
 	struct smbXsrv_open_globalB global = {};
-	struct smbXsrv_open_global0 *g = NULL;
+	struct smbXsrv_open_global *g = NULL;
 	struct guid guid = {};
 
 	(void)key;
@@ -106,11 +106,11 @@ static void global_parser(TDB_DATA key, TDB_DATA value, void *private_data)
 	if (!NDR_ERR_CODE_IS_SUCCESS(ndr_pull_struct_blob(
 		&blob, talloc_tos(), &global, (ndr_pull_flags_fn_t)
 		ndr_pull_smbXsrv_open_globalB)) ||
-	    global.version != SMBXSRV_VERSION_0 ||
-	    global.info.info0 == NULL) {
+	    global.version != SMBXSRV_VERSION_CURRENT ||
+	    global.info.SERIES_OPEN_INFO == NULL) {
 		return;
 	}
-	g = global.info.info0;
+	g = global.info.SERIES_OPEN_INFO;
 	guid = hvrs_guid(&g->client_guid);
 	if (lp_clustering() && g->open_time == look->r->open_time &&
 	    guid_equal(&guid, &look->r->client_guid)) {
@@ -150,8 +150,8 @@ static enum global_state global_look(const struct handle_record *r)
 static bool global_restore(struct smbXsrv_connection *xconn,
 			   const struct handle_record *r)
 {
-	struct smbXsrv_open_global0 *global = talloc_zero(
-		talloc_tos(), struct smbXsrv_open_global0);
+	struct smbXsrv_open_global *global = talloc_zero(
+		talloc_tos(), struct smbXsrv_open_global);
 	struct smbXsrv_open op = {
 		.table = xconn->client->open_table, .global = global,
 	};
@@ -459,8 +459,8 @@ static void rebuild_locked(struct share_mode_lock *lck, bool *keep_locked,
 					fsp, rebuild->mid);
 	} else {
 		ok = set_share_mode(lck, fsp, r->uid, rebuild->mid,
-				    (uint16_t)r->oplock, &key, r->sharing,
-				    r->access);
+				    (uint16_t)r->oplock, &key,
+				    FROM_4_25(NULL) r->sharing, r->access);
 	}
 	if (!ok) {
 		return;
@@ -766,6 +766,7 @@ NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
 				struct smb_request *smb1req,
 				struct smbXsrv_open *op,
 				const DATA_BLOB old_cookie,
+				FROM_4_25(const struct smb2_lease *lease)
 				TALLOC_CTX *mem_ctx,
 				struct files_struct **_fsp,
 				DATA_BLOB *new_cookie)
@@ -775,9 +776,9 @@ NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
 	NTSTATUS status = NT_STATUS_OBJECT_NAME_NOT_FOUND;
 
 	if (!hvrs_cookie_id(old_cookie, &id)) {
-		return SMB_VFS_NEXT_DURABLE_RECONNECT(
-			handle, smb1req, op, old_cookie, mem_ctx, _fsp,
-			new_cookie);
+		return smb_vfs_call_durable_reconnect(
+			handle->next, smb1req, op, old_cookie,
+			FROM_4_25(lease) mem_ctx, _fsp, new_cookie);
 	}
 	h = state_handles_fetch(talloc_tos(), id);
 	if (h != NULL && id == op->global->open_persistent_id) {
@@ -785,7 +786,8 @@ NTSTATUS hvrs_durable_reconnect(struct vfs_handle_struct *handle,
 	}
 	hooks_come_again(may_pass(status));
 	if (NT_STATUS_IS_OK(status)) {
-		*new_cookie = hvrs_open_cookie(mem_ctx, id);
+		*new_cookie = series_folder_is_apart(*_fsp) ? data_blob_null :
+			hvrs_open_cookie(mem_ctx, id);
 	}
 	TALLOC_FREE(h);
 	return status;

@@ -116,14 +116,16 @@ static bool is_persistent(const struct hvrs_open *open)
 static void set_time(struct files_struct *fsp, struct handle_record *r)
 {
 	struct vfs_handle_struct *handle = hvrs_handles_instance(fsp->conn);
-	struct smbXsrv_open_global0 *global = fsp->op->global;
+	struct smbXsrv_open_global *global = fsp->op->global;
 	const struct hvrs_share *share = hvrs_share(handle);
 	uint64_t most = share->number[OPTION_PERSISTENT_MOST] * 1000;
 	uint64_t time = r->timeout_ms != 0 ? r->timeout_ms :
 		share->number[OPTION_PERSISTENT_TIME] * 1000;
 
 	r->timeout_ms = (uint32_t)MIN(time, most);
-	if (global->durable_timeout_msec != r->timeout_ms) {
+	if (global->durable_timeout_msec != r->timeout_ms ||
+	    series_folder_is_apart(fsp)) {
+		global->durable = true;
 		global->durable_timeout_msec = r->timeout_ms;
 		smbXsrv_open_update(fsp->op);
 	}

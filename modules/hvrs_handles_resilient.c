@@ -85,7 +85,7 @@ static struct hvrs_open *make_resilient(struct hvrs_call *call)
 NTSTATUS hvrs_resilient(struct hvrs_call *call)
 {
 	struct files_struct *fsp = call->fsp;
-	struct smbXsrv_open_global0 *global = NULL;
+	struct smbXsrv_open_global *global = NULL;
 	struct hvrs_open *open = NULL;
 	struct hvrs_share *share = hvrs_share(call->handle);
 	uint32_t timeout = 0;
@@ -98,7 +98,7 @@ NTSTATUS hvrs_resilient(struct hvrs_call *call)
 		return NT_STATUS_INVALID_PARAMETER;
 	}
 	if (fsp->op == NULL || fsp->fsp_flags.is_directory ||
-	    hvrs_tunnel_owns(fsp) ||
+	    hvrs_tunnel_owns(fsp) || series_is_persistent(fsp->op) ||
 	    !hvrs_handles_agree(share, fsp->conn)) {
 		return NT_STATUS_NOT_SUPPORTED;
 	}

@@ -327,6 +327,27 @@ static void refuse_on_cluster(struct hvrs_share *share)
 	TALLOC_FREE(list);
 }
 
+/*
+ * Where an administrator has switched on Samba's own persistent handles, they
+ * are Samba's own: a handle has one owner.
+ */
+static void leave_to_core(struct hvrs_share *share, int snum)
+{
+	bool wanted = (share->parts & HVRS_PART_FSCTL) != 0 &&
+		share->asked[OPTION_PERSISTENT] != OPTION_NO;
+
+	share->core_persists = series_core_available(snum) ||
+		(series_core_persists() && !wanted);
+	if (!share->core_persists || !wanted) {
+		return;
+	}
+	DBG_WARNING("hvrs: share %s: persistent handles = yes and continuous "
+		    "availability = yes: its persistent handles are Samba's "
+		    "own, hvrs makes none there; resilient ones it does\n",
+		    share->name);
+	share->asked[OPTION_PERSISTENT] = OPTION_NO;
+}
+
 static void resolve(struct hvrs_share *share, int snum)
 {
 	size_t i = 0;
@@ -447,6 +468,7 @@ struct hvrs_share *hvrs_share_create(TALLOC_CTX *mem_ctx,
 		return NULL;
 	}
 	hvrs_probe(conn->connectpath, &share->probe);
+	leave_to_core(share, SNUM(conn));
 	refuse_on_cluster(share);
 	resolve(share, SNUM(conn));
 	if (CHECK_DEBUGLVL(DBGLVL_INFO)) {

@@ -167,16 +167,15 @@ static int hvrs_fallocate(struct vfs_handle_struct *handle,
 }
 
 static uint64_t hvrs_disk_free(struct vfs_handle_struct *handle,
-			       const struct smb_filename *smb_fname,
-			       uint64_t *bsize, uint64_t *dfree,
-			       uint64_t *dsize)
+			       SERIES_PLACE place, uint64_t *bsize,
+			       uint64_t *dfree, uint64_t *dsize)
 {
 	const struct hvrs_share *share = hvrs_share(handle);
 
 	if (share != NULL) {
 		hvrs_sectors_apply(share, handle->conn);
 	}
-	return SMB_VFS_NEXT_DISK_FREE(handle, smb_fname, bsize, dfree, dsize);
+	return SMB_VFS_NEXT_DISK_FREE(handle, place, bsize, dfree, dsize);
 }
 
 /* ---- opens ----------------------------------- */

@@ -15,7 +15,7 @@ static struct tevent_req *(*core_ioctl_filesys)(
 static NTSTATUS (*core_do_qfsinfo)(
 	struct smbXsrv_connection *, connection_struct *, TALLOC_CTX *,
 	uint16_t, uint16_t, unsigned int, size_t *,
-	FROM_4_22(struct files_struct *) struct smb_filename *, char **,
+	FROM_4_22(struct files_struct *) TO_4_24(struct smb_filename *) char **,
 	int *);
 
 static NTSTATUS (*core_do_qfilepathinfo)(
@@ -193,15 +193,15 @@ static NTSTATUS hooked_do_qfsinfo(
 	struct smbXsrv_connection *xconn, connection_struct *conn,
 	TALLOC_CTX *mem_ctx, uint16_t level, uint16_t flags2,
 	unsigned int max_data, size_t *fixed,
-	FROM_4_22(struct files_struct *fsp) struct smb_filename *fname,
-	char **data, int *length)
+	FROM_4_22(struct files_struct *fsp)
+	TO_4_24(struct smb_filename *fname) char **data, int *length)
 {
 	NTSTATUS status = NT_STATUS_OK;
 
 	hooks_client->fs_info_begin(conn);
 	status = core_do_qfsinfo(xconn, conn, mem_ctx, level, flags2,
-				 max_data, fixed, FROM_4_22(fsp) fname, data,
-				 length);
+				 max_data, fixed, FROM_4_22(fsp)
+				 TO_4_24(fname) data, length);
 	if (NT_STATUS_IS_OK(status) && *length > 0) {
 #if !SERIES_IS(SERIES_4_22)
 		sector_sizes(conn, level, (uint8_t *)*data, (size_t)*length);
@@ -240,25 +240,23 @@ static NTSTATUS hooked_do_qfilepathinfo(
 void hooks_install(const struct hooks_client *client)
 {
 	const struct plt_hook own[] = {
-		{ "smb2_ioctl_filesys", hooked_ioctl_filesys,
-		  (void **)&core_ioctl_filesys },
-		{ "smbd_do_qfsinfo", hooked_do_qfsinfo,
-		  (void **)&core_do_qfsinfo },
-		{ "smbd_do_qfilepathinfo", hooked_do_qfilepathinfo,
-		  (void **)&core_do_qfilepathinfo },
-		{ "filename_create_ucf_flags", hooked_create_ucf_flags,
-		  (void **)&core_create_ucf_flags },
-		{ "filename_convert_dirfsp", hooked_convert,
-		  (void **)&core_convert },
+		PLT_HOOK(smb2_ioctl_filesys, hooked_ioctl_filesys,
+			 core_ioctl_filesys),
+		PLT_HOOK(smbd_do_qfsinfo, hooked_do_qfsinfo, core_do_qfsinfo),
+		PLT_HOOK(smbd_do_qfilepathinfo, hooked_do_qfilepathinfo,
+			 core_do_qfilepathinfo),
+		PLT_HOOK(filename_create_ucf_flags, hooked_create_ucf_flags,
+			 core_create_ucf_flags),
+		PLT_HOOK(filename_convert_dirfsp, hooked_convert, core_convert),
 #if SERIES_IS(SERIES_4_22)
-		{ "filename_convert_dirfsp_nosymlink",
-		  hooked_convert_nosymlink,
-		  (void **)&core_convert_nosymlink },
+		PLT_HOOK(filename_convert_dirfsp_nosymlink,
+			 hooked_convert_nosymlink,
+			 core_convert_nosymlink),
 #endif
-		{ "schedule_smb2_aio_read", hooked_aio_read,
-		  (void **)&core_aio_read },
-		{ "schedule_aio_smb2_write", hooked_aio_write,
-		  (void **)&core_aio_write },
+		PLT_HOOK(schedule_smb2_aio_read, hooked_aio_read,
+			 core_aio_read),
+		PLT_HOOK(schedule_aio_smb2_write, hooked_aio_write,
+			 core_aio_write),
 	};
 	struct plt_hook hooks[32] = {};
 	size_t count = ARRAY_SIZE(own) + hooks_handles_count;

@@ -404,6 +404,21 @@ static void hooked_terminate(struct smbXsrv_connection *xconn,
 	core_terminate(xconn, reason, location);
 }
 
+#if SERIES_IS(SERIES_4_25)
+/*
+ * The core makes a handle persistent of whoever was told of such handles, by
+ * the server and the share: also where we were those who told.
+ */
+static void keep_core_out(struct smbd_smb2_request *req)
+{
+	if (req->tcon != NULL && (!series_core_persists() ||
+				  client->is_kept_share(req))) {
+		req->tcon->capabilities &=
+			~SMB2_SHARE_CAP_CONTINUOUS_AVAILABILITY;
+	}
+}
+#endif
+
 static NTSTATUS hooked_process_create(struct smbd_smb2_request *req)
 {
 	NTSTATUS status = NT_STATUS_OK;
@@ -416,6 +431,9 @@ static NTSTATUS hooked_process_create(struct smbd_smb2_request *req)
 	}
 	if (client != NULL) {
 		client->request(req);
+#if SERIES_IS(SERIES_4_25)
+		keep_core_out(req);
+#endif
 	}
 	current_create = req;
 	create_again = false;
@@ -533,8 +551,8 @@ static struct reserved *all_reserved;
 
 static NTSTATUS (*core_replay)(struct smbXsrv_connection *,
 			       struct smbXsrv_session *, struct GUID,
-			       const char *, NTTIME, uint64_t *,
-			       struct smbXsrv_open **);
+			       const char *, FROM_4_25(bool) FROM_4_25(bool)
+			       NTTIME, uint64_t *, struct smbXsrv_open **);
 
 static int reserved_destructor(struct reserved *reserved)
 {
@@ -578,12 +596,14 @@ static bool is_left_over(NTSTATUS status, const struct GUID *create_guid)
 static NTSTATUS hooked_replay(struct smbXsrv_connection *xconn,
 			      struct smbXsrv_session *session,
 			      struct GUID create_guid, const char *name,
+			      FROM_4_25(bool replay) FROM_4_25(bool persistent)
 			      NTTIME now, uint64_t *persistent_id,
 			      struct smbXsrv_open **_open)
 {
 	uint64_t id = *persistent_id;
-	NTSTATUS status = core_replay(xconn, session, create_guid, name, now,
-				      persistent_id, _open);
+	NTSTATUS status = core_replay(xconn, session, create_guid, name,
+				      FROM_4_25(replay) FROM_4_25(persistent)
+				      now, persistent_id, _open);
 
 	if (client == NULL || current_create == NULL ||
 	    !client->is_kept_share(current_create)) {
@@ -592,8 +612,9 @@ static NTSTATUS hooked_replay(struct smbXsrv_connection *xconn,
 	if (is_left_over(status, &create_guid)) {
 		*persistent_id = id;
 		smbXsrv_open_purge_replay_cache(xconn->client, &create_guid);
-		status = core_replay(xconn, session, create_guid, name, now,
-				     persistent_id, _open);
+		status = core_replay(xconn, session, create_guid, name,
+				     FROM_4_25(replay) FROM_4_25(persistent)
+				     now, persistent_id, _open);
 	}
 	if (NT_STATUS_EQUAL(status, NT_STATUS_FWP_RESERVED)) {
 		reserved_add(&create_guid);
@@ -824,43 +845,39 @@ static struct tevent_req *hooked_close_previous(
 }
 
 const struct plt_hook hooks_handles_rows[] = {
-	{ "create_file_default", hooked_create_file,
-	  (void **)&core_create_file },
-	{ "smbd_smb2_request_process_create", hooked_process_create,
-	  (void **)&core_process_create },
-	{ "smbd_smb2_request_done_ex", hooked_done, (void **)&core_done },
-	{ "smb2srv_open_recreate", hooked_recreate,
-	  (void **)&core_recreate },
+	PLT_HOOK(create_file_default, hooked_create_file, core_create_file),
+	PLT_HOOK(smbd_smb2_request_process_create, hooked_process_create,
+		 core_process_create),
+	PLT_HOOK(smbd_smb2_request_done_ex, hooked_done, core_done),
+	PLT_HOOK(smb2srv_open_recreate, hooked_recreate, core_recreate),
 #if SERIES_IS(SERIES_4_24)
-	{ "smb2srv_open_lookup_replay_cache", hooked_replay,
-	  (void **)&core_replay },
+	PLT_HOOK(smb2srv_open_lookup_replay_cache, hooked_replay,
+		 core_replay),
 #endif
-	{ "smbd_server_connection_terminate_ex", hooked_terminate,
-	  (void **)&core_terminate },
-	{ "close_file_smb", hooked_close, (void **)&core_close },
-	{ "share_entry_stale_pid", hooked_stale, (void **)&core_stale },
-	{ "brl_lock_windows_default", hooked_brl_lock,
-	  (void **)&core_brl_lock },
-	{ "strict_lock_check_default", hooked_strict_lock,
-	  (void **)&core_strict_lock },
-	{ "downgrade_lease", hooked_downgrade, (void **)&core_downgrade },
-	{ "smbd_smb2_send_lease_break", hooked_lease_break,
-	  (void **)&core_lease_break },
-	{ "rename_internals_fsp", hooked_rename, (void **)&core_rename },
-	{ "smb2srv_client_mc_negprot_send", hooked_mc_negprot,
-	  (void **)&core_mc_negprot },
+	PLT_HOOK(smbd_server_connection_terminate_ex, hooked_terminate,
+		 core_terminate),
+	PLT_HOOK(close_file_smb, hooked_close, core_close),
+	PLT_HOOK(share_entry_stale_pid, hooked_stale, core_stale),
+	PLT_HOOK(brl_lock_windows_default, hooked_brl_lock, core_brl_lock),
+	PLT_HOOK(strict_lock_check_default, hooked_strict_lock,
+		 core_strict_lock),
+	PLT_HOOK(downgrade_lease, hooked_downgrade, core_downgrade),
+	PLT_HOOK(smbd_smb2_send_lease_break, hooked_lease_break,
+		 core_lease_break),
+	PLT_HOOK(rename_internals_fsp, hooked_rename, core_rename),
+	PLT_HOOK(smb2srv_client_mc_negprot_send, hooked_mc_negprot,
+		 core_mc_negprot),
 #if SERIES_IS(SERIES_4_22)
-	{ "_share_mode_entry_prepare_lock", hooked_prepare_lock,
-	  (void **)&core_prepare_lock },
+	PLT_HOOK(_share_mode_entry_prepare_lock, hooked_prepare_lock,
+		 core_prepare_lock),
 #endif
-	{ "smbd_smb2_request_dispatch", hooked_dispatch,
-	  (void **)&core_dispatch },
-	{ "smbd_smb2_request_process_lock", hooked_process_lock,
-	  (void **)&core_process_lock },
-	{ "smbd_smb2_request_process_close", hooked_process_close,
-	  (void **)&core_process_close },
-	{ "smb2srv_session_close_previous_send", hooked_close_previous,
-	  (void **)&core_close_previous },
+	PLT_HOOK(smbd_smb2_request_dispatch, hooked_dispatch, core_dispatch),
+	PLT_HOOK(smbd_smb2_request_process_lock, hooked_process_lock,
+		 core_process_lock),
+	PLT_HOOK(smbd_smb2_request_process_close, hooked_process_close,
+		 core_process_close),
+	PLT_HOOK(smb2srv_session_close_previous_send, hooked_close_previous,
+		 core_close_previous),
 };
 
 const size_t hooks_handles_count = ARRAY_SIZE(hooks_handles_rows);

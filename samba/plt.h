@@ -14,6 +14,17 @@ struct plt_hook {
 };
 
 /*
+ * A row: function is its name, with and core are of its very type, as the
+ * header has it that declares it.
+ */
+#define PLT_HOOK(function, with, core)					\
+	{ #function, with, (void **)&core + 0 * sizeof(char[		\
+		__builtin_types_compatible_p(__typeof__(&function),	\
+					     __typeof__(core)) &&	\
+		__builtin_types_compatible_p(__typeof__(&with),		\
+					     __typeof__(core)) ? 1 : -1]) }
+
+/*
  * Re-points the calls of the library that exports the hooks' functions, all
  * of them or none.  Call once per process, before another thread can be in
  * those functions.  Returns 0, or a negative errno with a static *why that

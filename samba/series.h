@@ -13,12 +13,14 @@
 #include "lib/util/server_id.h"
 #include "lib/util/util_process.h"
 #include "librpc/gen_ndr/open_files.h"
+#include "dbwrap/dbwrap.h"
 #include "locking/share_mode_lock.h"
 #include "locking/proto.h"
 
 /* The version of the VFS interface of each series, and whether it is newer. */
 #define SERIES_4_22 50
 #define SERIES_4_24 52
+#define SERIES_4_25 53
 #define SERIES_IS(series) (SMB_VFS_INTERFACE_VERSION >= (series))
 
 #if SERIES_IS(SERIES_4_22)
@@ -40,12 +42,132 @@
 #define TO_4_22(...) __VA_ARGS__,
 #define FROM_4_24(...)
 #endif
+#if SERIES_IS(SERIES_4_25)
+#define TO_4_24(...)
+#define FROM_4_25(...) __VA_ARGS__,
+#else
+#define TO_4_24(...) __VA_ARGS__,
+#define FROM_4_25(...)
+#endif
 
 /* How databases are opened that do not outlive smbd. */
 #if !SERIES_IS(SERIES_4_22)
 #define SMBD_VOLATILE_TDB_HASH_SIZE 0
 #define SMBD_VOLATILE_TDB_FLAGS						\
 	(TDB_DEFAULT | TDB_CLEAR_IF_FIRST | TDB_INCOMPATIBLE_HASH)
+#endif
+
+/* smbd's record of an open, and where it stands in what is stored. */
+#if SERIES_IS(SERIES_4_25)
+#define SERIES_OPEN_INFO info1
+#else
+#define SERIES_OPEN_INFO info0
+#define smbXsrv_open_global smbXsrv_open_global0
+#endif
+
+/*
+ * Whether the core makes persistent handles, and of a share whether it is to
+ * make them there.
+ */
+static inline bool series_core_persists(void)
+{
+#if SERIES_IS(SERIES_4_25)
+	return lp_persistent_handles();
+#else
+	return false;
+#endif
+}
+
+static inline bool series_core_available(int snum)
+{
+#if SERIES_IS(SERIES_4_25)
+	return lp_persistent_handles() && lp_continuous_availability(snum);
+#else
+	(void)snum;
+	return false;
+#endif
+}
+
+/* Whether an open is kept by the core, whatever becomes of smbd. */
+static inline bool series_is_persistent(const struct smbXsrv_open *op)
+{
+#if SERIES_IS(SERIES_4_25)
+	return op->global->persistent;
+#else
+	(void)op;
+	return false;
+#endif
+}
+
+/*
+ * What a share needs besides so that its leases stay whole where it is told to
+ * be continuously available: rows of a name and a value.
+ */
+#if SERIES_IS(SERIES_4_25)
+#define SERIES_LEASE_PARAMETERS				\
+	{ "smb3 ca:max lease mask", "RWH" },		\
+	{ "smb3 ca so:max lease mask", "RWH" },
+#else
+#define SERIES_LEASE_PARAMETERS
+#endif
+
+/*
+ * Whether smbd takes every durable folder for a persistent one of its own, and
+ * panics where it is not: then it is made durable behind its back.
+ */
+static inline bool series_folder_is_apart(const struct files_struct *fsp)
+{
+	return SERIES_IS(SERIES_4_25) && fsp->fsp_flags.is_directory;
+}
+
+/* How smbd opens the databases that its own persistent handles are in. */
+static inline uint64_t series_db_flags(void)
+{
+#if SERIES_IS(SERIES_4_25)
+	return lp_persistent_handles() ? DBWRAP_FLAG_PER_REC_PERSISTENT :
+		DBWRAP_FLAG_NONE;
+#else
+	return DBWRAP_FLAG_NONE;
+#endif
+}
+
+/*
+ * What comes before the locks of a file in smbd's database, and how they are
+ * stored when this one is among them.
+ */
+#define SERIES_LOCKS_HEADER (SERIES_IS(SERIES_4_25) ? sizeof(uint32_t) : 0)
+
+static inline void series_locks_begin(uint8_t *header)
+{
+#if SERIES_IS(SERIES_4_25)
+	RSIVAL(header, 0, SHARE_MODE_DATA_VERSION_1);
+#else
+	(void)header;
+#endif
+}
+
+static inline int series_lock_flags(const struct lock_struct *lock)
+{
+#if SERIES_IS(SERIES_4_25)
+	return lock->persistent ? DBWRAP_STORE_PERSISTENT : 0;
+#else
+	(void)lock;
+	return 0;
+#endif
+}
+
+/* What the free room of a file system is asked of. */
+#if SERIES_IS(SERIES_4_25)
+#define SERIES_PLACE struct files_struct *
+#else
+#define SERIES_PLACE const struct smb_filename *
+#endif
+
+/* The flag of an open that the core is to make persistent. */
+#if SERIES_IS(SERIES_4_25)
+#define SERIES_PERSISTENT_OPEN NTCREATEX_FLAG_PERSISTENT_OPEN
+#else
+#define SERIES_PERSISTENT_OPEN 0
 #endif
 
 /* [MS-SMB2]'s rule for FSCTLs: one of these rights is enough. */

@@ -14,7 +14,9 @@
 #define FRAME_MAGIC 0x4D524648		/* "HFRM" */
 #define HEAD_CHECKED 40
 
-static const uint8_t log_magic[8] = "HVRSHNDL";
+static const uint8_t log_magic[8] = {
+	'H', 'V', 'R', 'S', 'H', 'N', 'D', 'L'
+};
 
 void handle_log_header_encode(uint64_t generation,
 			      uint8_t out[HANDLE_LOG_HEADER])

@@ -225,6 +225,8 @@ static NTSTATUS create_file(const struct tunnel_create *c, uint32_t wanted)
 		FILE_NON_DIRECTORY_FILE;
 	next.oplock = NO_OPLOCK;
 	next.lease = NULL;
+	/* The core knows nothing of the disk, which it would have to keep. */
+	next.private_flags &= ~(uint32_t)SERIES_PERSISTENT_OPEN;
 	next.allocation = 0;
 	next.sd = NULL;
 	next.ea_list = NULL;

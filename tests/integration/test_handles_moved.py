@@ -22,6 +22,8 @@ RESILIENCY = 0x001401D4
 
 
 class Resilient(handles.Case):
+    LEASES = None, R | H | W
+
     def resilient(self, client, name=None, timeout=0, lease=None, **how):
         contexts = []
         key = None
@@ -64,7 +66,7 @@ class Resilient(handles.Case):
 
     def test_comes_back(self):
         for way in self.WAYS:
-            for lease in (None, R | H | W):
+            for lease in self.LEASES:
                 name = self.name('%s%s' % (way, lease))
                 client = self.client()
                 file = self.resilient(client, name, sharing=0, lease=lease)
@@ -87,7 +89,7 @@ class Resilient(handles.Case):
 
     def test_others_may_in_where_it_let_them(self):
         for way in ('lose_connection', 'kill_child', 'kill_all'):
-            for lease in (None, R | H | W):
+            for lease in self.LEASES:
                 name = self.name('%s%s' % (way, lease))
                 client = self.client()
                 file = self.resilient(client, name, lease=lease)

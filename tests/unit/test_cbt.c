@@ -55,7 +55,7 @@ static int start(void **test)
 	return start_sized(test, 64 * GIB);
 }
 
-static int stop(void **test)
+static int finish(void **test)
 {
 	talloc_free(*test);
 	return 0;
@@ -786,8 +786,8 @@ static void test_a_foreign_file_is_refused(void **test)
 	assert_int_equal(-EEXIST, cbt_create(mem_store_get(ms), GIB));
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, start, stop)
-#define S(f) cmocka_unit_test_setup_teardown(f, start_small, stop)
+#define T(f) cmocka_unit_test_setup_teardown(f, start, finish)
+#define S(f) cmocka_unit_test_setup_teardown(f, start_small, finish)
 
 int main(void)
 {
@@ -816,7 +816,7 @@ int main(void)
 		T(test_a_failing_store_never_hides_a_change),
 		cmocka_unit_test_setup_teardown(
 			test_the_last_bytes_of_64_tib_are_tracked,
-			start_large, stop),
+			start_large, finish),
 		S(test_a_foreign_file_is_refused),
 	};
 

@@ -76,7 +76,7 @@ int fdatasync(int fd)
 	return flushed.fails ? -1 : 0;
 }
 
-static int stop(void **test)
+static int finish(void **test)
 {
 	struct place *p = *test;
 	char name[96];
@@ -783,8 +783,8 @@ static void test_what_others_know_is_not_told_again(void **test)
 }
 
 #define T(test) \
-	cmocka_unit_test_setup_teardown(test, start, stop), \
-	{ #test "_apart", test, start_apart, stop, NULL }
+	cmocka_unit_test_setup_teardown(test, start, finish), \
+	{ #test "_apart", test, start_apart, finish, NULL }
 
 int main(void)
 {
@@ -809,10 +809,10 @@ int main(void)
 		T(test_a_slot_that_is_just_taken_has_nothing_under_way),
 		T(test_what_others_know_is_not_told_again),
 		{ "test_what_cannot_be_told_lets_nothing_in",
-		  test_what_cannot_be_told_lets_nothing_in, start_apart, stop,
+		  test_what_cannot_be_told_lets_nothing_in, start_apart, finish,
 		  NULL },
 		{ "test_lost_files_let_nothing_in",
-		  test_lost_files_let_nothing_in, start_apart, stop, NULL },
+		  test_lost_files_let_nothing_in, start_apart, finish, NULL },
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

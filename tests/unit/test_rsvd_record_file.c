@@ -34,7 +34,7 @@ static int start(void **test)
 	return fd >= 0 ? 0 : -1;
 }
 
-static int stop(void **test)
+static int finish(void **test)
 {
 	struct place *p = *test;
 
@@ -327,7 +327,7 @@ static void test_too_much_is_refused(void **test)
 	talloc_free(file);
 }
 
-#define T(test) cmocka_unit_test_setup_teardown(test, start, stop)
+#define T(test) cmocka_unit_test_setup_teardown(test, start, finish)
 
 int main(void)
 {

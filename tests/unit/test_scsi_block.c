@@ -45,7 +45,7 @@ static int start(void **test)
 	return 0;
 }
 
-static int stop(void **test)
+static int finish(void **test)
 {
 	talloc_free(*test);
 	return 0;
@@ -595,7 +595,7 @@ static void test_failures_of_the_disk_become_sense(void **test)
 	assert_int_equal(run->disk->flushes, 2);
 }
 
-#define T(test) cmocka_unit_test_setup_teardown(test, start, stop)
+#define T(test) cmocka_unit_test_setup_teardown(test, start, finish)
 
 int main(void)
 {

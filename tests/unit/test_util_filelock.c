@@ -43,7 +43,7 @@ static int start(void **test)
 	return p->fd >= 0 ? 0 : -1;
 }
 
-static int stop(void **test)
+static int finish(void **test)
 {
 	struct place *p = *test;
 
@@ -199,7 +199,7 @@ static void test_no_descriptor_is_left(void **test)
 	close(before);
 }
 
-#define T(test) cmocka_unit_test_setup_teardown(test, start, stop)
+#define T(test) cmocka_unit_test_setup_teardown(test, start, finish)
 
 int main(void)
 {

@@ -83,7 +83,8 @@ static void assert_content(struct vhd *disk, uint64_t size)
 static void test_footer_is_as_the_specification_lays_it_out(void **state)
 {
 	struct vhd_footer f = {
-		.cookie = "conectix", .features = 2, .version = 0x10000,
+		.cookie = { 'c', 'o', 'n', 'e', 'c', 't', 'i', 'x' },
+		.features = 2, .version = 0x10000,
 		.data_offset = VHD_NO_OFFSET, .time = 0x01020304,
 		.creator = { 'w', 'i', 'n', ' ' }, .size = 0x0A0B0C0D00,
 		.type = VHD_FIXED, .cylinders = 0x1112, .heads = 0x13,
