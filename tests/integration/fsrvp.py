@@ -11,6 +11,7 @@ import samba.credentials
 import samba.param
 from samba.dcerpc import base
 
+import lab
 import smb2
 
 INTERFACE = uuid.UUID('a8e0653c-2744-4389-a61d-7373df8b2292')
@@ -191,7 +192,8 @@ class SambaClient(Methods):
     def __init__(self, server, user='hvrsadmin', timeout=200):
         settings = samba.param.LoadParm()
         settings.load_default()
-        settings.set('smb ports', str(server.port))
+        settings.set('smb ports' if lab.SERIES < (4, 25) else
+                     'client smb transports', str(server.port))
         who = samba.credentials.Credentials()
         who.guess(settings)
         who.set_username(user)
