@@ -113,7 +113,7 @@ class Disks:
     def quiet(operation):
         """What was written before is not what is measured."""
         if operation != 'read':
-            os.sync()
+            run('sync', '-f', FOLDER)
 
     def forget(self):
         """The page cache holds nothing of the files."""
@@ -169,7 +169,7 @@ class Disks:
                 # What takes milliseconds is as good as what is beside it.
                 times = 2 if operation in ('read', 'write') else 1
                 if target and (size < MIB or operation in ('cold', 'through')):
-                    times *= 4
+                    times *= 8 if operation == 'write' else 4
                 self.figure(BARE, name, count, self.in_turns(
                     lambda: self.ours(kind, *what),
                     lambda: self.bare(bare, *what), times),
