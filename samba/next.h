@@ -9,8 +9,8 @@
 /*
  * SMB_VFS_NEXT_PREAD_SEND() and _PWRITE_SEND() without the request that Samba
  * puts around the next module's: what a module's pread_send and pwrite_send
- * may give back as their own, and must hand to next_recv() in pread_recv and
- * pwrite_recv.  NULL without memory.
+ * may give back as their own, and must hand to next_pread_recv() in pread_recv
+ * and to next_pwrite_recv() in pwrite_recv.  NULL without memory.
  */
 struct tevent_req *next_pread_send(struct vfs_handle_struct *handle,
 				   TALLOC_CTX *mem_ctx,
