@@ -430,8 +430,6 @@ static void file_kick(struct file_store *fs)
 
 static void file_submit(struct store *store, struct store_io *io)
 {
-	io->got = 0;
-	io->at = 0;
 	queue_add(of(store), io);
 	file_kick(of(store));
 }
