@@ -11,6 +11,14 @@ typedef ssize_t (*next_recv_fn)(struct tevent_req *req,
 
 static next_recv_fn first_pread_recv, first_pwrite_recv;
 
+static bool is_first(next_recv_fn *first, next_recv_fn recv)
+{
+	if (*first == NULL) {
+		*first = recv;
+	}
+	return *first == recv;
+}
+
 struct next_around {
 	next_recv_fn recv;
 	ssize_t done;
@@ -82,10 +90,7 @@ struct tevent_req *next_pread_send(struct vfs_handle_struct *handle,
 	while (next->fns->pread_send_fn == NULL) {
 		next = next->next;
 	}
-	if (first_pread_recv == NULL) {
-		first_pread_recv = next->fns->pread_recv_fn;
-	}
-	if (first_pread_recv == next->fns->pread_recv_fn) {
+	if (is_first(&first_pread_recv, next->fns->pread_recv_fn)) {
 		return next->fns->pread_send_fn(next, mem_ctx, ev, fsp, data,
 						length, offset);
 	}
@@ -109,10 +114,7 @@ struct tevent_req *next_pwrite_send(struct vfs_handle_struct *handle,
 	while (next->fns->pwrite_send_fn == NULL) {
 		next = next->next;
 	}
-	if (first_pwrite_recv == NULL) {
-		first_pwrite_recv = next->fns->pwrite_recv_fn;
-	}
-	if (first_pwrite_recv == next->fns->pwrite_recv_fn) {
+	if (is_first(&first_pwrite_recv, next->fns->pwrite_recv_fn)) {
 		return next->fns->pwrite_send_fn(next, mem_ctx, ev, fsp, data,
 						 length, offset);
 	}

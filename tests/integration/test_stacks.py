@@ -177,21 +177,23 @@ class Beside(unittest.TestCase):
         self.addCleanup(self.server.stop)
         session = self.server.connect('one').session
         self.addCleanup(session.connection.close)
-        files = {}
+        files, written = {}, {}
         for share in stacks:
             files[share] = smb2.Tree(session, share).create(share + '.vhdx')
         for turn in range(2):
             for number, (share, file) in enumerate(files.items()):
                 data = lab.pattern(SIZE, 10 * turn + number)
                 file.write(turn * SIZE, data)
+                written[share] = written.get(share, b'') + data
                 self.assertEqual(data, file.read(turn * SIZE, SIZE), share)
-                self.assertEqual(data, lab.content('%s/%s.vhdx' % (
-                    directory, share))[turn * SIZE:], share)
+                self.assertEqual(written[share], lab.content(
+                    '%s/%s.vhdx' % (directory, share)), share)
         lab.fill(directory + '/filler')
         for share, file in files.items():
             with self.assertRaises(smb2.StatusError) as caught:
                 file.write(lab.MIB, DATA)
             self.assertEqual(smb2.DISK_FULL, caught.exception.status, share)
+            self.assertEqual(written[share], file.read(0, 2 * SIZE), share)
         self.server.alive()
 
 
