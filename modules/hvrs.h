@@ -21,6 +21,7 @@ struct hvrs_probe {
 	bool seek;		/* holes can be found */
 	bool clone;		/* blocks can be shared */
 	uint32_t cluster;	/* bytes, a power of two */
+	dev_t counted;		/* where files tell their extents, else 0 */
 };
 
 struct snapset_freeze;
@@ -143,11 +144,12 @@ NTSTATUS hvrs_job_finish(struct hvrs_call *call, struct hvrs_job *job);
 bool hvrs_job_stopped(struct hvrs_job *job);
 
 /*
- * Whether freeing, zeroing or cloning a range is done in the time that the
- * way into a thread and back would take: it is small, or its file has few
+ * Whether freeing, zeroing or cloning a range of fsp is done in the time that
+ * the way into a thread and back would take: it is small, or its file has few
  * extents (known on XFS alone), and nothing of it waits to be written to disk.
  */
-bool hvrs_job_is_brief(int fd, uint64_t offset, uint64_t length);
+bool hvrs_job_is_brief(const struct hvrs_call *call, struct files_struct *fsp,
+		       uint64_t offset, uint64_t length);
 
 /*
  * fallocate(2) of a long range in pieces that leave others a chance at the

@@ -308,7 +308,9 @@ static NTSTATUS clone_start(struct hvrs_call *call,
 		source->fsp_name->st.st_ex_ino ==
 		call->fsp->fsp_name->st.st_ex_ino;
 	files.source_sparse = hvrs_file_sparse(source);
-	files.target_sparse = hvrs_file_sparse(call->fsp);
+	/* Only beside a sparse source does it matter. */
+	files.target_sparse = files.source_sparse &&
+		hvrs_file_sparse(call->fsp);
 	ret = fsctl_clone_plan(request, &files, &plan);
 	if (ret != 0 || plan.shared + plan.copied + plan.zeroed == 0) {
 		return hvrs_status(ret);
@@ -331,9 +333,9 @@ static NTSTATUS clone_start(struct hvrs_call *call,
 	clone->job.finish = clone_finish;
 	clone->job.modifies = true;
 	clone->job.brief = clone->backup == NULL &&
-		hvrs_job_is_brief(clone->job.other_fd, request->source,
+		hvrs_job_is_brief(call, source, request->source,
 				  request->length) &&
-		hvrs_job_is_brief(clone->job.fd, request->target,
+		hvrs_job_is_brief(call, call->fsp, request->target,
 				  request->length);
 	call->job = &clone->job;
 	return NT_STATUS_OK;

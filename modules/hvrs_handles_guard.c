@@ -345,7 +345,7 @@ bool hvrs_handles_locked(struct files_struct *fsp,
 	size_t i = 0;
 	bool locked = false;
 
-	count = state_handles_of_file(talloc_tos(), &fsp->file_id, &ids);
+	count = state_handles_with_locks(talloc_tos(), &fsp->file_id, &ids);
 	for (i = 0; i < count && !locked; i++) {
 		struct state_handle *h = NULL;
 

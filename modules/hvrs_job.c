@@ -7,10 +7,8 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
-#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -204,14 +202,11 @@ uint64_t hvrs_job_piece(uint64_t piece, uint64_t nanoseconds)
 	return piece;
 }
 
-/* Where it can be known at no cost: XFS keeps count. */
 static bool has_few_extents(int fd)
 {
 	struct fsxattr attributes = {};
-	struct statfs fs = {};
 
-	return fstatfs(fd, &fs) == 0 && fs.f_type == XFS_SUPER_MAGIC &&
-		ioctl(fd, FS_IOC_FSGETXATTR, &attributes) == 0 &&
+	return ioctl(fd, FS_IOC_FSGETXATTR, &attributes) == 0 &&
 		attributes.fsx_nextents <= BRIEF_EXTENTS;
 }
 
@@ -246,9 +241,15 @@ static bool is_clean(int fd, uint64_t offset, uint64_t length)
 	return true;
 }
 
-bool hvrs_job_is_brief(int fd, uint64_t offset, uint64_t length)
+bool hvrs_job_is_brief(const struct hvrs_call *call, struct files_struct *fsp,
+		       uint64_t offset, uint64_t length)
 {
-	return (length <= BRIEF_MOST || has_few_extents(fd)) &&
+	const dev_t counted = call->share->probe.counted;
+	int fd = fsp_get_io_fd(fsp);
+
+	return (length <= BRIEF_MOST ||
+		(counted != 0 && fsp->fsp_name->st.st_ex_dev == counted &&
+		 has_few_extents(fd))) &&
 		is_clean(fd, offset, length);
 }
 

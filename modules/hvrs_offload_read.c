@@ -10,10 +10,6 @@
 
 #include "state_tokens.h"
 
-#ifndef XFS_SUPER_MAGIC
-#define XFS_SUPER_MAGIC 0x58465342
-#endif
-
 /* How often a file that changes all the time is looked at again. */
 #define SETTLE_TRIES 20
 #define SETTLE_US 1000

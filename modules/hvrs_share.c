@@ -134,6 +134,7 @@ void hvrs_probe(const char *directory, struct hvrs_probe *_probe)
 	struct hvrs_probe probe = { .cluster = 4096 };
 	struct file_clone_range clone = {};
 	struct statfs fs = {};
+	struct stat st = {};
 	int source = -1;
 	int target = -1;
 	int saved = 0;
@@ -150,6 +151,10 @@ void hvrs_probe(const char *directory, struct hvrs_probe *_probe)
 		goto done;
 	}
 	probe.local = fstatfs(source, &fs) == 0;
+	if (probe.local && (uint32_t)fs.f_type == XFS_SUPER_MAGIC &&
+	    fstat(source, &st) == 0) {
+		probe.counted = st.st_dev;
+	}
 	if (probe.local && fs.f_bsize >= 512 && fs.f_bsize <= 0x10000 &&
 	    (fs.f_bsize & (fs.f_bsize - 1)) == 0) {
 		probe.cluster = (uint32_t)fs.f_bsize;

@@ -129,7 +129,7 @@ NTSTATUS hvrs_trim(struct hvrs_call *call)
 	trim->job.finish = trim_finish;
 	trim->job.modifies = true;
 	trim->job.brief = trim->count == 1 &&
-		hvrs_job_is_brief(trim->job.fd, trim->ranges[0].offset,
+		hvrs_job_is_brief(call, call->fsp, trim->ranges[0].offset,
 				  trim->ranges[0].length);
 	call->job = &trim->job;
 	return NT_STATUS_OK;

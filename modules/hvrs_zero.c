@@ -78,7 +78,7 @@ NTSTATUS hvrs_zero_data(struct hvrs_call *call)
 	}
 	zero->job.work = zero_work;
 	zero->job.modifies = true;
-	zero->job.brief = hvrs_job_is_brief(zero->job.fd, range.offset,
+	zero->job.brief = hvrs_job_is_brief(call, call->fsp, range.offset,
 					    range.length);
 	zero->range = range;
 	zero->frees = hvrs_zero_frees(call->share, call->fsp);

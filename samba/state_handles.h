@@ -45,6 +45,13 @@ size_t state_handles_of_file(TALLOC_CTX *mem_ctx, const struct file_id *file,
 			     uint64_t **_ids);
 
 /*
+ * The same, of those that may hold locks: one that is just being opened and
+ * not answered yet may be missing.  Cheap, for reads and writes.
+ */
+size_t state_handles_with_locks(TALLOC_CTX *mem_ctx,
+				const struct file_id *file, uint64_t **_ids);
+
+/*
  * To be called before handles of files on a device are looked for: the first
  * time since smbd started, handles whose file systems have come back under
  * other numbers are found again.

@@ -18,11 +18,21 @@
 #define ENDED_SIZE 16
 #define FILE_KEY_SIZE 24
 #define CLIENT_IDS 16
+#define SEEN 32
 #define HEAD_CONNECTED 0x1
 #define HEAD_LEAVING 0x2
 
+/* The one handle of a file, or none, as long as the database stays as it is. */
+struct seen {
+	struct file_id file;
+	int seqnum;		/* of the database */
+	size_t count;
+	uint64_t id;
+};
+
 static struct db_context *index_db;
 static bool is_filled;		/* as this process knows */
+static struct seen seen[SEEN];	/* by inode */
 
 /* ---- keys ------------------------------------------------------------------- */
 
@@ -123,6 +133,7 @@ static struct key key_ended(uint64_t id)
 
 bool state_handles_index_open(const char *path)
 {
+	memset(seen, 0, sizeof(seen));
 	/* Of this node alone, also on a cluster. */
 	lp_do_parameter(GLOBAL_SECTION_SNUM, "ctdb:hvrs_handles.tdb", "no");
 	index_db = db_open(NULL, path, SMBD_VOLATILE_TDB_HASH_SIZE,
@@ -439,18 +450,60 @@ size_t state_handles_of_client(TALLOC_CTX *mem_ctx, const struct guid *client,
 	return parse.count;
 }
 
+static NTSTATUS ids_of_file(const struct file_id *file, struct parse *parse)
+{
+	struct key key = key_file(file->devid, file->inode, file->extid);
+
+	return dbwrap_parse_record(index_db, key_data(&key), parse_ids, parse);
+}
+
 size_t state_handles_of_file(TALLOC_CTX *mem_ctx, const struct file_id *file,
 			     uint64_t **_ids)
 {
 	struct parse parse = { .mem_ctx = mem_ctx };
-	struct key key = key_file(file->devid, file->inode, file->extid);
+
+	if (index_db != NULL) {
+		catch_up();
+		ids_of_file(file, &parse);
+	}
+	*_ids = parse.ids;
+	return parse.count;
+}
+
+/*
+ * The number is taken before the record is read: a change meanwhile makes the
+ * next look a new one.  A process may end between its change and the number,
+ * so this does for locks alone: none is given before that change is answered.
+ */
+size_t state_handles_with_locks(TALLOC_CTX *mem_ctx,
+				const struct file_id *file, uint64_t **_ids)
+{
+	struct parse parse = { .mem_ctx = mem_ctx };
+	struct seen *last = &seen[file->inode % SEEN];
+	struct seen now = { .file = *file };
+	NTSTATUS status = NT_STATUS_OK;
 
 	*_ids = NULL;
 	if (index_db == NULL) {
 		return 0;
 	}
 	catch_up();
-	dbwrap_parse_record(index_db, key_data(&key), parse_ids, &parse);
+	now.seqnum = dbwrap_get_seqnum(index_db);
+	if (last->seqnum == now.seqnum && file_id_equal(&last->file, file)) {
+		if (last->count > 0) {
+			*_ids = talloc_memdup(mem_ctx, &last->id,
+					      sizeof(last->id));
+		}
+		return *_ids == NULL ? 0 : last->count;
+	}
+	status = ids_of_file(file, &parse);
+	if (parse.count == 1) {
+		now.id = parse.ids[0];
+	}
+	now.count = parse.count;
+	if (parse.count == 1 || NT_STATUS_EQUAL(status, NT_STATUS_NOT_FOUND)) {
+		*last = now;
+	}
 	*_ids = parse.ids;
 	return parse.count;
 }
