@@ -18,7 +18,8 @@
 #define FILE_NAME "bench-range.vhdx"
 #define SOURCE_NAME "bench-source.vhdx"
 #define WARM 20		/* round trips before one that counts */
-#define STAY 8		/* rounds with one connection */
+#define STAY 8		/* rounds with one connection, of what is short */
+#define LONG 1000	/* extents */
 
 #define FSCTL_ZERO 0x000980C8
 #define FSCTL_TRIM 0x00098208
@@ -251,6 +252,7 @@ static int reconnect(struct bench *bench)
 
 static int rounds_run(struct bench *bench, const struct operation *operation)
 {
+	uint32_t stay = bench->options->extents > LONG ? 1 : STAY;
 	uint32_t round = 0;
 
 	for (round = 0; round < bench->options->rounds; round++) {
@@ -259,7 +261,7 @@ static int rounds_run(struct bench *bench, const struct operation *operation)
 		uint64_t trip = 0;
 		size_t i = 0;
 
-		if (round % STAY == 0 && reconnect(bench) != 0) {
+		if (round % stay == 0 && reconnect(bench) != 0) {
 			return -1;
 		}
 		for (i = 0; i < 2; i++) {
@@ -271,9 +273,10 @@ static int rounds_run(struct bench *bench, const struct operation *operation)
 				return -1;
 			}
 		}
-		printf("{\"round\": %u, \"local_ns\": %ju, \"smb_ns\": %ju, "
-		       "\"trip_ns\": %ju}\n", round, (uintmax_t)local,
-		       (uintmax_t)smb, (uintmax_t)trip);
+		printf("{\"round\": %u, \"place\": %u, \"local_ns\": %ju, "
+		       "\"smb_ns\": %ju, \"trip_ns\": %ju}\n", round,
+		       round / stay % 2, (uintmax_t)local, (uintmax_t)smb,
+		       (uintmax_t)trip);
 	}
 	return 0;
 }
