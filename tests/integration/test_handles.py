@@ -144,6 +144,44 @@ class Handles(handles.Case):
             beside.close()
             file.close()
 
+    def test_locks_keep_those_out_who_wrote_before(self):
+        """What a process has seen of a file's handles is not the end."""
+        name = self.name()
+        other = self.client('vmraw')
+        beside = other.tree.create(name)
+        clients = [self.client(), self.client()]
+        files = []
+
+        def refused():
+            statuses = []
+            for offset in (100, 200):
+                try:
+                    beside.write(offset, b'x')
+                    statuses.append(OK)
+                except StatusError as error:
+                    statuses.append(error.status)
+            return [status == FILE_LOCK_CONFLICT for status in statuses]
+
+        self.assertEqual([False, False], refused())
+        for client in clients:
+            files.append(client.open(name, None))
+            self.assertEqual([False, False], refused())
+        for file, offset in zip(files, (100, 200)):
+            self.assertEqual(OK, file.lock(offset, 10))
+        for client in clients:
+            self.lose('kill_child', client)
+            self.assertEqual([True, True], refused())
+        clients[0].connect()
+        self.assertEqual(OK, clients[0].reconnect(files[0]).close())
+        self.assertEqual([False, True], refused())
+        clients[1].connect()
+        file = clients[1].reconnect(files[1])
+        self.assertEqual([False, True], refused())
+        self.assertEqual(OK, file.lock(200, 10, unlock=True))
+        self.assertEqual([False, False], refused())
+        self.assertEqual(OK, file.close())
+        beside.close()
+
     def test_unlocked_stays_unlocked(self):
         client = self.client()
         file = client.open(self.name())
