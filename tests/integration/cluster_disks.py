@@ -192,16 +192,18 @@ class Contents(Case):
         for turn in range(1, 301):
             new = struct.pack('<Q', turn).ljust(SECTOR, b'n')
             plain = struct.pack('<Q', turn).ljust(MIB, b'p')
+            ahead = draw.uniform(-0.008, 0.008)
             errors = []
 
             def write():
+                time.sleep(max(0, -ahead))
                 status = disks[1].write_status(0, plain)
                 if status != 0:
                     errors.append(status)
 
             writer = threading.Thread(target=write)
             writer.start()
-            time.sleep(draw.uniform(0, 0.008))
+            time.sleep(max(0, ahead))
             result = disks[0].scsi([0x89] + [0] * 12 + [1], old + new)
             writer.join()
             self.assertEqual([], errors)
