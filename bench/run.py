@@ -36,7 +36,7 @@ EFFORTS = {
               'handle rounds': 3, 'handle seconds': 0.4, 'kills': 3,
               'handles': 2000, 'held': 500, 'disk': (4, 4),
               'snapshots': (100, 3), 'shared': 4, 'sets': (3, 256)},
-    'full': {'io': 60, 'seconds': 0.12, 'ranges': 480, 'many': 6,
+    'full': {'io': 60, 'seconds': 0.12, 'ranges': 480, 'many': 16,
              'beside': 6, 'extents': 100000, 'qos': 30, 'latency': 20,
              'whole': 60, 'copies': 3, 'ways': 1,
              'handle rounds': 6, 'handle seconds': 0.8, 'kills': 10,
