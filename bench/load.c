@@ -184,7 +184,7 @@ int load_extents(int fd, uint64_t length, uint32_t extents)
 	if (size > EXTENT_MAX) {
 		size = EXTENT_MAX;
 	}
-	if (extents > 1000) {
+	if (extents > LOAD_MANY) {
 		size = BLOCK;
 	}
 	if (size == 0 || ftruncate(fd, 0) != 0 ||

@@ -100,8 +100,10 @@ int load_fill(int fd, uint64_t offset, uint64_t length);
 
 /*
  * Makes a file of that length anew, of so many extents of equal size spread
- * evenly over it with holes between, all on disk.
+ * evenly over it with holes between, all on disk.  Of more than LOAD_MANY each
+ * is one block, and what is done to them takes long.
  */
+#define LOAD_MANY 1000
 int load_extents(int fd, uint64_t length, uint32_t extents);
 
 #endif

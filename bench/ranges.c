@@ -19,7 +19,6 @@
 #define SOURCE_NAME "bench-source.vhdx"
 #define WARM 20		/* round trips before one that counts */
 #define STAY 8		/* rounds with one connection, of what is short */
-#define LONG 1000	/* extents */
 
 #define FSCTL_ZERO 0x000980C8
 #define FSCTL_TRIM 0x00098208
@@ -252,7 +251,7 @@ static int reconnect(struct bench *bench)
 
 static int rounds_run(struct bench *bench, const struct operation *operation)
 {
-	uint32_t stay = bench->options->extents > LONG ? 1 : STAY;
+	uint32_t stay = bench->options->extents > LOAD_MANY ? 1 : STAY;
 	uint32_t round = 0;
 
 	for (round = 0; round < bench->options->rounds; round++) {

@@ -29,6 +29,8 @@ TIB = 1 << 40
 BESIDE_EXTENTS = 30000       # close to a second to free
 # Rounds of: reads and writes, small ranges, many extents, beside; seconds of
 # one share in a round of reads and writes; extents of the fragmented file.
+# Ranges go to both places of a connection equally often: a tenth of "ranges"
+# is a multiple of 16, "many" of 2.
 EFFORTS = {
     'quick': {'io': 16, 'seconds': 0.08, 'ranges': 160, 'many': 4,
               'beside': 2, 'extents': 10000, 'qos': 5, 'latency': 6,

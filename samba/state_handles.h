@@ -46,7 +46,7 @@ size_t state_handles_of_file(TALLOC_CTX *mem_ctx, const struct file_id *file,
 
 /*
  * The same, of those that may hold locks: one that is just being opened and
- * not answered yet may be missing.  Cheap, for reads and writes.
+ * not answered yet may be missing.  Cheap, for reads, writes and locks.
  */
 size_t state_handles_with_locks(TALLOC_CTX *mem_ctx,
 				const struct file_id *file, uint64_t **_ids);

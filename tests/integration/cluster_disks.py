@@ -189,10 +189,10 @@ class Contents(Case):
         disks = [self.disk(0), self.disk(1)]
         self.expect(0, disks[1].write_status(0, bytes(MIB)))
         old, same, draw = bytes(SECTOR), 0, random.Random(2)
-        for turn in range(1, 301):
+        for turn in range(1, 451):
             new = struct.pack('<Q', turn).ljust(SECTOR, b'n')
             plain = struct.pack('<Q', turn).ljust(MIB, b'p')
-            ahead = draw.uniform(-0.008, 0.008)
+            ahead = draw.uniform(-0.004, 0.008)
             errors = []
 
             def write():
@@ -214,7 +214,7 @@ class Contents(Case):
             old = disks[0].read_status(0, SECTOR)[1]
             self.assertEqual(plain[:SECTOR], old, 'turn %d' % turn)
         # Both were seen to come first.
-        self.assertTrue(0 < same < 300, same)
+        self.assertTrue(0 < same < 450, same)
 
     def store(self, node, folder):
         """smbd of a node anew, with another store."""

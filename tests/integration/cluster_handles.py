@@ -279,12 +279,12 @@ class Handles(Case):
         client, file = self.owned(0)
         before = self.locks()
         self.assertEqual(OK, file.lock(100, 10))
+        both = self.locks()
+        self.assertGreater(len(both), len(before))
         self.put_back(before)
         # Right away, and when there was time to see it.
         self.assertEqual(OK, file.lock(100, 10, unlock=True))
         self.assertEqual(OK, file.lock(100, 10))
-        both = self.locks()
-        self.assertGreater(len(both), len(before))
         self.put_back(before)
         for _ in range(100):
             if len(self.locks()) > len(before):

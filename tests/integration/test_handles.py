@@ -162,23 +162,31 @@ class Handles(handles.Case):
                     statuses.append(error.status)
             return [status == FILE_LOCK_CONFLICT for status in statuses]
 
+        def content():
+            return [lab.content(self.directory + '/disk.vhdx', offset, 3)
+                    for offset in (100, 200)]
+
         self.assertEqual([False, False], refused())
         for client in clients:
             files.append(client.open(name, None))
             self.assertEqual([False, False], refused())
         for file, offset in zip(files, (100, 200)):
             self.assertEqual(OK, file.lock(offset, 10))
+            file.write(offset, b'own')
         for client in clients:
             self.lose('kill_child', client)
             self.assertEqual([True, True], refused())
+            self.assertEqual([b'own', b'own'], content())
         clients[0].connect()
         self.assertEqual(OK, clients[0].reconnect(files[0]).close())
         self.assertEqual([False, True], refused())
+        self.assertEqual([b'xwn', b'own'], content())
         clients[1].connect()
         file = clients[1].reconnect(files[1])
         self.assertEqual([False, True], refused())
         self.assertEqual(OK, file.lock(200, 10, unlock=True))
         self.assertEqual([False, False], refused())
+        self.assertEqual([b'xwn', b'xwn'], content())
         self.assertEqual(OK, file.close())
         beside.close()
 
